@@ -1,0 +1,53 @@
+"""Secrets derived from the gateway's one master secret, so that none of them has to be stored.
+
+Every derived value is HMAC-SHA256 over a purpose and a context. A restart with the same master secret finds the
+same values again: the tokens of pods that are still alive, the socket ids of pages that are still open.
+"""
+
+import hashlib
+import hmac
+from dataclasses import dataclass, field
+
+from comfy_gateway.core.users import UserId
+
+MASTER_SECRET_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Derives tokens and ids from the master secret (at least 32 bytes)."""
+
+    master: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.master) < MASTER_SECRET_BYTES:
+            raise ValueError(f"the master secret needs at least {MASTER_SECRET_BYTES} bytes")
+
+    def pod_token(self, pod_name: str) -> str:
+        """What the pod's front door asks for (``X-Comfy-Gateway-Token``): 64 hex digits."""
+        return self._derive("pod", pod_name)
+
+    def agent_token(self, pod_name: str) -> str:
+        """What the pod's agent asks for (``Authorization: Bearer``): 64 hex digits."""
+        return self._derive("agent", pod_name)
+
+    def upstream_sid(self, user: UserId, sid: str) -> str:
+        """The socket id that a ComfyUI server sees for a client's ``clientId``: 32 hex digits.
+
+        Two users who name the same ``clientId`` get different sockets, and nobody can guess another's.
+        """
+        return self._derive("sid", user.key, sid)[:32]
+
+    def cookie_key(self) -> str:
+        """Signing key of the identity cookie."""
+        return self._derive("cookie")
+
+    def slug_suffix(self, user: UserId) -> str:
+        """Eight hex digits that tell users apart in pod names without saying who they are."""
+        return self._derive("slug", user.key)[:8]
+
+    def _derive(self, purpose: str, *context: str) -> str:
+        message = b"".join(
+            len(part).to_bytes(4, "big") + part for part in (text.encode() for text in (purpose, *context))
+        )
+        return hmac.new(self.master, message, hashlib.sha256).hexdigest()

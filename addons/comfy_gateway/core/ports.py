@@ -1,0 +1,150 @@
+"""What the services need from the world. ``adapters`` implements these; one contract suite tests each."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from comfy_gateway.core.session import Session
+from comfy_gateway.core.telemetry import Sample
+from comfy_gateway.core.upstream import Upstream
+from comfy_gateway.core.users import UserId
+
+
+class Clock(Protocol):
+    """Time. Durations are measured with ``monotonic``, stored times are UTC."""
+
+    def monotonic(self) -> float:
+        """Seconds since some fixed moment."""
+        ...
+
+    def now(self) -> datetime:
+        """Aware UTC time."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after so many seconds."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One place to look for a machine."""
+
+    gpu_type: str
+    cloud_type: str
+    """SECURE, COMMUNITY or ALL."""
+    data_center: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PodOrder:
+    """Everything that a create call says. Name, ids and env are validated by the adapter before they are sent."""
+
+    name: str
+    candidate: Candidate
+    env: Mapping[str, str] = field(repr=False)
+    """May hold secrets: never logged."""
+
+
+@dataclass(frozen=True, slots=True)
+class CloudPod:
+    """One pod of the account, whoever made it, as the cloud tells it."""
+
+    id: str
+    name: str
+    is_running: bool
+    """The cloud wants it to run (RunPod: ``desiredStatus`` RUNNING). Intent, not health."""
+    has_machine: bool
+    """A runtime was reported: the container is up."""
+    cost_per_hour_usd: float | None
+    gpu_type: str | None
+    status_text: str = ""
+    """Last status change in the cloud's own words; empty when it said none."""
+
+
+class Cloud(Protocol):
+    """A place where pods are rented. Every call may take as long as the request timeout and no longer."""
+
+    async def create_pod(self, order: PodOrder) -> str:
+        """Rent a pod; returns its id.
+
+        Raises CapacityRefused, CloudRefused or CloudUnauthorized when it is certain that nothing was made, and
+        CloudUnavailable when the outcome is unknown: the pod may exist under the order's name.
+        """
+        ...
+
+    async def list_pods(self) -> Sequence[CloudPod]:
+        """All pods of the account. Raises CloudUnavailable or CloudUnauthorized rather than return a part."""
+        ...
+
+    async def get_pod(self, pod_id: str) -> CloudPod | None:
+        """One pod, or None when the cloud says that it does not exist. Raises CloudUnavailable."""
+        ...
+
+    async def terminate_pod(self, pod_id: str) -> None:
+        """Ask for the end of a pod. A return proves nothing: read back. Raises CloudUnavailable, CloudUnauthorized."""
+        ...
+
+    async def price_per_hour_usd(self, candidate: Candidate) -> float | None:
+        """What one pod at this candidate would cost, or None when the cloud does not say. Raises CloudUnavailable."""
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of threads and connections. Calls in flight are not waited for."""
+        ...
+
+
+class SessionStore(Protocol):
+    """Where sessions survive a restart. Raises StoreUnavailable when the database does not answer."""
+
+    async def load_sessions(self) -> Sequence[Session]:
+        """All sessions that are not plainly SHARED."""
+        ...
+
+    async def save_session(self, session: Session) -> Session:
+        """Write the session if its ``version`` is the stored one (0: not stored yet); returns it with the next version.
+
+        Raises StaleRecord when somebody else saved it meanwhile; nothing is written then.
+        """
+        ...
+
+    async def record_pod_end(self, user: UserId, pod_name: str, *, cause: str, at: datetime) -> None:
+        """Close the row of this pod in the history of pods."""
+        ...
+
+    async def knows_pod(self, pod_name: str) -> bool:
+        """Whether a pod of that name was ever ordered by us."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close the database."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """A server's answer to a probe."""
+
+    is_healthy: bool
+    queue_remaining: int | None
+    """Prompts running and waiting, or None when the answer did not tell."""
+    seconds: float
+    reason: str = ""
+    """Why it is not healthy, in words fit for the log: no token, no internal address."""
+
+
+class Prober(Protocol):
+    """Asks a ComfyUI server whether it is ready. Never raises for what a server does: that is in the Health."""
+
+    async def probe(self, upstream: Upstream, *, token: str | None = None) -> Health:
+        """GET the health path with the probe's own timeout; healthy is a 2xx with a JSON body."""
+        ...
+
+
+class Agent(Protocol):
+    """Asks the agent in a pod."""
+
+    async def sample(self, url: str, *, token: str) -> Sample:
+        """One telemetry sample; the request renews the pod's lease. Raises AgentUnavailable."""
+        ...

@@ -1,0 +1,65 @@
+"""What the pod's agent says, as JSON of the contract (design: "Telemetry JSON")."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The part of one telemetry message that decides about idleness."""
+
+    utilization_percent: float | None
+    """The busiest GPU's utilisation, or None when no GPU's could be read."""
+    queue_running: int | None
+    queue_pending: int | None
+    """ComfyUI's own queue, or None when the agent could not ask it."""
+    is_syncing_models: bool
+
+    @property
+    def is_queue_empty(self) -> bool | None:
+        """Whether ComfyUI has nothing to do; None when that is not known."""
+        if self.queue_running is None or self.queue_pending is None:
+            return None
+        return self.queue_running == 0 and self.queue_pending == 0
+
+
+def parse_sample(message: Any) -> Sample:
+    """Read one telemetry message. Raises ValueError naming the first field that has a wrong type."""
+    if not isinstance(message, Mapping):
+        raise ValueError("telemetry is no JSON object")
+    gpus = message.get("gpus")
+    if not isinstance(gpus, list):
+        raise ValueError("telemetry field 'gpus' is no list")
+    readings = [_number(gpu, "utilization_percent") for gpu in gpus]
+    known = [reading for reading in readings if reading is not None]
+    comfyui = message.get("comfyui")
+    running = pending = None
+    if comfyui is not None:
+        running = _count(comfyui, "queue_running")
+        pending = _count(comfyui, "queue_pending")
+    sync = message.get("model_sync")
+    return Sample(
+        utilization_percent=max(known) if known and len(known) == len(readings) else None,
+        queue_running=running,
+        queue_pending=pending,
+        is_syncing_models=isinstance(sync, Mapping) and sync.get("state") == "running",
+    )
+
+
+def _number(holder: Any, name: str) -> float | None:
+    value = holder.get(name) if isinstance(holder, Mapping) else holder
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
+        raise ValueError(f"telemetry field {name!r} is no percentage")
+    return float(value)
+
+
+def _count(holder: Any, name: str) -> int | None:
+    value = holder.get(name) if isinstance(holder, Mapping) else holder
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"telemetry field {name!r} is no count")
+    return value

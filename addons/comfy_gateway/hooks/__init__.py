@@ -1,0 +1,1 @@
+"""mitmproxy addons, one job each. Only this package and ``wiring`` know mitmproxy."""

@@ -1,0 +1,1 @@
+"""Tasks that look, decide by ``core`` and act through its ports."""

@@ -1,0 +1,69 @@
+"""Which ComfyUI server a user's traffic goes to at this moment."""
+
+from collections.abc import Callable, Mapping
+
+from comfy_gateway.core.upstream import Backend
+from comfy_gateway.core.users import UserId
+
+Watcher = Callable[[UserId], None]
+
+
+class Routes:
+    """The route table: written by the session service and the duty pool, read by hooks, relay and site.
+
+    ``duty`` answers with the duty server of a user (None for a request that nobody is known for); it is a callable
+    because the choice belongs to the duty pool.
+    """
+
+    def __init__(self, home: Backend, duty: Callable[[UserId | None], Backend]) -> None:
+        self.home = home
+        """The first duty server: userdata, settings and the front end's files."""
+        self._duty = duty
+        self._private: dict[UserId, Backend] = {}
+        self._watchers: list[Watcher] = []
+
+    def duty(self, user: UserId | None) -> Backend:
+        """The duty server that this user is on."""
+        return self._duty(user)
+
+    def private(self, user: UserId | None) -> Backend | None:
+        """The user's private pod, or None while there is none that may be used."""
+        return None if user is None else self._private.get(user)
+
+    def current(self, user: UserId | None) -> Backend:
+        """Where new work of this user goes."""
+        return self.private(user) or self.duty(user)
+
+    def by_id(self, user: UserId | None, backend_id: str) -> Backend | None:
+        """The backend of that id if this user may reach it now: their pod or their duty server."""
+        for backend in (self.private(user), self.duty(user), self.home):
+            if backend is not None and backend.id == backend_id:
+                return backend
+        return None
+
+    def privates(self) -> Mapping[UserId, Backend]:
+        """All private routes."""
+        return self._private
+
+    def set_private(self, user: UserId, backend: Backend) -> None:
+        """Send the user's new traffic to this pod from now on, and tell the watchers."""
+        self._private[user] = backend
+        self._tell(user)
+
+    def clear_private(self, user: UserId) -> None:
+        """Send the user's new traffic to duty again, and tell the watchers. Nothing happens where there is no pod."""
+        if self._private.pop(user, None) is not None:
+            self._tell(user)
+
+    def duty_changed(self, user: UserId) -> None:
+        """Tell the watchers that the duty pool moved this user."""
+        self._tell(user)
+
+    def watch(self, watcher: Watcher) -> Callable[[], None]:
+        """Have ``watcher(user)`` called after each change, synchronously; returns what ends that."""
+        self._watchers.append(watcher)
+        return lambda: self._watchers.remove(watcher)
+
+    def _tell(self, user: UserId) -> None:
+        for watcher in tuple(self._watchers):
+            watcher(user)

@@ -1,0 +1,1 @@
+"""The gateway's own aiohttp application on loopback: relay, refusals, status."""
