@@ -1,0 +1,272 @@
+"""The simulated cloud: pods, money, faults and the doors of every pod. HTTP is in `server.py`.
+
+All methods belong to the event loop's thread. With the default `RealClock` those that start or end a pod need
+the running loop.
+"""
+
+import itertools
+import logging
+import secrets
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+from simulators.clock import Clock, RealClock
+from simulators.comfyui import ComfySimulator
+from simulators.runpod.catalog import (
+    CPU_POD_USD_PER_HOUR,
+    DEFAULT_DATA_CENTER,
+    GPU_TYPES,
+    GpuType,
+    NetworkVolume,
+)
+from simulators.runpod.faults import CAPACITY_TEXTS, Call, Fault, FaultTable
+from simulators.runpod.hosting import Hosting
+from simulators.runpod.ledger import Ledger
+from simulators.runpod.pods import Delays, Event, PodOrder, SimPod, What
+from simulators.runpod.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+
+class RefusedError(Exception):
+    """The cloud says no; the message is the one that the API shows."""
+
+
+class RunPodSimulator:
+    """One account with its pods.
+
+    api_key        the key that API calls must bear
+    delays         of pods that are created from now on; may be replaced at any time
+    clock          `FakeClock` lets a test jump
+    step_s         handed to the ComfyUI of every pod
+    seed           of everything random
+    comfy_port, agent_port  where ComfyUI's front door and the agent listen inside a pod
+    enforce_lease  pods end themselves as our agent does: without a renewal AGENT_BOOT_GRACE_S after the boot,
+                   later AGENT_LEASE_S after the last one (both from the pod's env)
+    comfy          builds the ComfyUI of a pod from the pod's name
+
+    `pods` holds every pod that ever existed, by id, oldest first. `calls` counts API operations (including
+    refused ones) and `call_log` keeps them in order.
+    """
+
+    def __init__(
+        self,
+        *,
+        api_key: str = "test-key",
+        delays: Delays | None = None,
+        clock: Clock | None = None,
+        gpu_types: Sequence[GpuType] = GPU_TYPES,
+        network_volumes: Sequence[NetworkVolume] = (),
+        step_s: float = 0.0,
+        seed: int = 0,
+        comfy_port: int = 8188,
+        agent_port: int = 8000,
+        enforce_lease: bool = True,
+        comfy: Callable[[str], ComfySimulator] | None = None,
+    ) -> None:
+        self.api_key = api_key
+        self.delays = delays or Delays()
+        self.clock = clock or RealClock()
+        self.gpu_types = {gpu.id: gpu for gpu in gpu_types}
+        self.network_volumes = {volume.id: volume for volume in network_volumes}
+        self.comfy_port = comfy_port
+        self.agent_port = agent_port
+        self.enforce_lease = enforce_lease
+        self.faults = FaultTable(seed=seed)
+        self.pods: dict[str, SimPod] = {}
+        self.ledger = Ledger(self.pods, self.clock)
+        self.calls: Counter[str] = Counter()
+        self.call_log: list[Call] = []
+        self.hosting = Hosting()
+        self._comfy = comfy or (lambda name: ComfySimulator(name=name, step_s=step_s))
+        self._machines = itertools.count(1)
+
+    def living(self) -> list[SimPod]:
+        """Pods that were neither terminated nor vanished, oldest first. EXITED ones live, too."""
+        return [pod for pod in self.pods.values() if pod.ended_at_s is None]
+
+    def calls_since(self, at_s: float) -> Counter[str]:
+        """API calls by operation since that time of the cloud's clock."""
+        return Counter(call.operation for call in self.call_log if call.at_s >= at_s)
+
+    def strike(self, call: Call) -> Fault | None:
+        """Count a call and say which fault it meets, if any."""
+        self.calls[call.operation] += 1
+        self.call_log.append(call)
+        return self.faults.strike(call)
+
+    def create(self, order: PodOrder) -> SimPod:
+        """Make a pod that bills from now on. Raises RefusedError."""
+        price = self._price(order)
+        data_center = self._data_center(order)
+        now_s = self.clock.monotonic()
+        machine = next(self._machines)
+        pod = SimPod(
+            id=secrets.token_hex(7),
+            order=order,
+            data_center=data_center,
+            machine_id=f"machine{machine:04}",
+            usd_per_hour=price,
+            delays=self.delays,
+            events=[Event(now_s, "created", self._status_change("Rented by User"))],
+            comfy=self._comfy(order.name),
+            telemetry=Telemetry(self.clock),
+        )
+        self.pods[pod.id] = pod
+        self._log(pod, "created")
+        self._watch_lease(pod)
+        return pod
+
+    def shown(self, pod_id: str, at_s: float | None = None) -> SimPod | None:
+        """The pod if the API knows it (at that time), else None."""
+        pod = self.pods.get(pod_id)
+        if pod is None or pod.shown_event(self._moment(at_s)) is None:
+            return None
+        return pod
+
+    def listed(self, at_s: float | None = None) -> list[SimPod]:
+        """The pods that the API lists (or listed at that time)."""
+        return [pod for pod in self.pods.values() if pod.listed(self._moment(at_s))]
+
+    def stop(self, pod_id: str) -> SimPod:
+        """EXITED, keeps its id and stops billing the GPU. Raises RefusedError for an unknown pod."""
+        pod = self._known(pod_id)
+        if self._runs(pod):
+            self._end(pod, "exited", "Exited by user")
+        return pod
+
+    def resume(self, pod_id: str) -> SimPod:
+        """Boot an EXITED pod again, with an empty ComfyUI. Raises RefusedError for an unknown pod."""
+        pod = self._known(pod_id)
+        if pod.events[-1].what == "exited":
+            pod.events.append(
+                Event(self.clock.monotonic(), "resumed", self._status_change("Resumed by user"))
+            )
+            pod.comfy = self._comfy(pod.name)
+            pod.stuck = False
+            self._log(pod, "resumed")
+            self._watch_lease(pod)
+        return pod
+
+    def terminate(self, pod_id: str) -> None:
+        """The pod is gone and costs nothing more. Raises RefusedError for an unknown pod.
+
+        What the real service answers for an unknown id was never measured; this is a guess.
+        """
+        pod = self._known(pod_id)
+        if pod.ended_at_s is None:
+            self._end(pod, "terminated", "Terminated by user")
+
+    def kill(self, pod_id: str, cause: str = "Exited by Runpod") -> None:
+        """The cloud ends the container: EXITED. KeyError for an id that never existed."""
+        pod = self.pods[pod_id]
+        if self._runs(pod):
+            self._end(pod, "exited", cause)
+
+    def vanish(self, pod_id: str) -> None:
+        """The pod is gone without a word, from the list too. KeyError for an id that never existed."""
+        pod = self.pods[pod_id]
+        if pod.ended_at_s is None:
+            self._end(pod, "vanished", "Vanished")
+
+    def kill_app(self, pod_id: str, *, dead: bool = True) -> None:
+        """ComfyUI stops listening and its connections break, or it listens again."""
+        pod = self.pods[pod_id]
+        pod.app_dead = dead
+        if dead:
+            self.hosting.cut(pod, self.comfy_port)
+
+    def kill_agent(self, pod_id: str, *, dead: bool = True) -> None:
+        """The agent stops listening and its connections break, or it listens again."""
+        pod = self.pods[pod_id]
+        pod.agent_dead = dead
+        if dead:
+            self.hosting.cut(pod, self.agent_port)
+
+    def end_later(self, pod: SimPod, after_s: float, *, vanish: bool = False) -> None:
+        """Kill the pod, or let it vanish, after so many seconds, unless another boot began by then."""
+        boot = pod.events[-1]
+
+        def end() -> None:
+            if pod.events[-1] is boot:
+                (self.vanish if vanish else self.kill)(pod.id)
+
+        self.clock.call_later(after_s, end)
+
+    def renew_lease(self, pod: SimPod) -> None:
+        """What an authenticated agent request with the lease header does."""
+        pod.lease_times_s.append(self.clock.monotonic())
+        self._watch_lease(pod)
+
+    async def close(self) -> None:
+        """Stop every pod's server. The pods stay as they are."""
+        await self.hosting.close()
+
+    def _price(self, order: PodOrder) -> float:
+        if order.gpu is None:
+            return CPU_POD_USD_PER_HOUR
+        cloud_type = "SECURE" if order.network_volume_id else order.cloud_type
+        price = order.gpu.usd_per_hour(cloud_type)
+        if price is None or (order.network_volume_id and order.cloud_type == "COMMUNITY"):
+            raise RefusedError(CAPACITY_TEXTS[0])
+        return price * order.gpu_count
+
+    def _data_center(self, order: PodOrder) -> str:
+        """A network volume pins the data centre; asking for another one looks like a lack of capacity."""
+        if order.network_volume_id is None:
+            return order.data_center or DEFAULT_DATA_CENTER
+        volume = self.network_volumes.get(order.network_volume_id)
+        if volume is None or order.data_center not in (None, volume.data_center):
+            raise RefusedError(CAPACITY_TEXTS[0])
+        return volume.data_center
+
+    def _known(self, pod_id: str) -> SimPod:
+        pod = self.shown(pod_id)
+        if pod is None:
+            raise RefusedError("pod not found")
+        return pod
+
+    def _runs(self, pod: SimPod) -> bool:
+        return pod.events[-1].what in ("created", "resumed")
+
+    def _end(self, pod: SimPod, what: What, cause: str) -> None:
+        pod.events.append(Event(self.clock.monotonic(), what, self._status_change(cause)))
+        self.hosting.stop(pod)
+        self._log(pod, what)
+
+    def _watch_lease(self, pod: SimPod) -> None:
+        boot = pod.events[-1]
+        if not self.enforce_lease or boot.what not in ("created", "resumed"):
+            return
+        renewed = len(pod.lease_times_s)
+        since_boot = any(at_s >= boot.at_s for at_s in pod.lease_times_s)
+        patience_s = _seconds(pod.env, "AGENT_LEASE_S", 1200.0)
+        if not since_boot:
+            # the agent counts from its own start
+            ready_s = max(pod.delays.runtime_s, pod.delays.agent_ready_s)
+            patience_s = ready_s + _seconds(pod.env, "AGENT_BOOT_GRACE_S", 2700.0)
+
+        def expire() -> None:
+            up = pod.agent_listens(self.clock.monotonic())
+            if up and pod.events[-1] is boot and len(pod.lease_times_s) == renewed:
+                self._end(pod, "terminated", "Terminated by its own agent")
+
+        self.clock.call_later(patience_s, expire)
+
+    def _moment(self, at_s: float | None) -> float:
+        return self.clock.monotonic() if at_s is None else at_s
+
+    def _status_change(self, cause: str) -> str:
+        at = datetime.fromtimestamp(self.clock.time(), UTC)
+        return f"{cause}: {at:%a %b %d %Y %H:%M:%S} GMT+0000 (Coordinated Universal Time)"
+
+    def _log(self, pod: SimPod, what: str) -> None:
+        log.info("pod %s (%s) %s, $%.4f so far", pod.id, pod.name, what, self.ledger.row(pod.id).usd)
+
+
+def _seconds(env: dict[str, str], name: str, default_s: float) -> float:
+    try:
+        return float(env[name])
+    except (KeyError, ValueError):
+        return default_s
