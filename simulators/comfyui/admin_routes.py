@@ -1,0 +1,48 @@
+"""`/_sim/…`: what tests and demos ask of a simulator in another process. Not noted, never in a mood."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+if TYPE_CHECKING:
+    from simulators.comfyui.simulator import ComfySimulator
+
+ACTIONS = ("forget", "drop_sockets")
+
+
+class AdminRoutes:
+    """POST /_sim/mood takes moods by name, `"forget": true`, `"drop_sockets": true`; it answers all moods."""
+
+    def __init__(self, simulator: "ComfySimulator") -> None:
+        self._simulator = simulator
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/_sim/mood", self.get_mood, name="sim.mood"),
+            web.post("/_sim/mood", self.post_mood, name="sim.mood"),
+            web.get("/_sim/requests", self.get_requests, name="sim.requests"),
+            web.get("/_sim/accepted", self.get_accepted, name="sim.accepted"),
+        ]
+
+    async def get_mood(self, request: web.Request) -> web.Response:
+        return web.json_response(asdict(self._simulator.mood))
+
+    async def post_mood(self, request: web.Request) -> web.Response:
+        wishes: dict[str, Any] = await request.json()
+        actions = {name: wishes.pop(name, False) for name in ACTIONS}
+        try:
+            self._simulator.mood.change(wishes)
+        except ValueError as error:
+            return web.json_response({"error": str(error)}, status=400)
+        if actions["forget"]:
+            self._simulator.forget()
+        if actions["drop_sockets"]:
+            self._simulator.drop_sockets()
+        return web.json_response(asdict(self._simulator.mood))
+
+    async def get_requests(self, request: web.Request) -> web.Response:
+        return web.json_response([seen.as_json() for seen in self._simulator.requests])
+
+    async def get_accepted(self, request: web.Request) -> web.Response:
+        return web.json_response(self._simulator.accepted)

@@ -1,0 +1,233 @@
+"""Runs prompts one after another, in ComfyUI's order.
+
+A node whose class, inputs and ancestors equal one of the previous prompt is answered from the cache; where it
+is an output, its `executed` names the file of the earlier run. The cache holds the last prompt's nodes only.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from simulators.comfyui.folders import Folders
+from simulators.comfyui.mood import Mood
+from simulators.comfyui.narration import Narration
+from simulators.comfyui.nodes import NODE_CLASSES, Result, is_link
+from simulators.comfyui.plan import cache_keys, needed, next_of
+from simulators.comfyui.prompt_queue import Item, PromptQueue
+from simulators.comfyui.sockets import Sockets
+
+PAUSE_POLL_S = 0.01
+
+log = logging.getLogger(__name__)
+
+
+class Interrupted(Exception):  # noqa: N818 - an order, not an error
+    """Somebody asked the running prompt to stop."""
+
+
+class Forgotten(Exception):  # noqa: N818 - see ComfySimulator.forget
+    """The running prompt was lost with the queue: nothing more is said about it."""
+
+
+@dataclass
+class Running:
+    """Kept after the prompt's end as in ComfyUI: only node_id says that something runs."""
+
+    client_id: str | None = None
+    node_id: str | None = None
+
+
+class Executor:
+    def __init__(
+        self,
+        queue: PromptQueue,
+        sockets: Sockets,
+        folders: Folders,
+        mood: Mood,
+        server: str,
+        temp_prefix: str,
+    ) -> None:
+        self.queue = queue
+        self.sockets = sockets
+        self.folders = folders
+        self.mood = mood
+        self.server = server
+        self.temp_prefix = temp_prefix
+        self.running = Running()
+        self.cache: dict[str, Result] = {}
+        self._stop = asyncio.Event()
+        self._work = asyncio.Event()
+
+    def wake(self) -> None:
+        """To be called when the queue may have got a prompt."""
+        self._work.set()
+
+    def interrupt(self) -> None:
+        """Stops the prompt that runs; without one nothing happens, also not to the next one."""
+        self._stop.set()
+
+    def forget(self) -> None:
+        """To be called after the queue forgot: ends the running prompt in silence."""
+        self.cache = {}
+        self.running = Running()
+        self._stop.set()
+
+    async def run_forever(self) -> None:
+        while True:
+            item = self.queue.start_next()
+            if item is None:
+                self._work.clear()
+                await self._work.wait()
+                continue
+            try:
+                await self._run(item)
+            except Forgotten:
+                log.info("prompt %s was forgotten", item.prompt_id)
+
+    async def _run(self, item: Item) -> None:
+        self._stop.clear()
+        self.running = Running(item.client_id)
+        narration = Narration(self.sockets, item)
+        run = PromptRun(self, item, narration)
+        completed = await run.to_the_end()
+        self.raise_if_forgotten(item)
+        self.running.node_id = None
+        status = {
+            "status_str": "success" if completed else "error",
+            "completed": completed,
+            "messages": narration.messages,
+        }
+        self.queue.finish(item, run.result(), status)
+        narration.ended()
+
+    async def step(self, item: Item, least_s: float) -> None:
+        """Raises Interrupted or Forgotten as soon as it is asked for."""
+        await self._stoppable_sleep(max(least_s, self.mood.step_s))
+        while self.mood.paused and not self._stop.is_set():
+            await self._stoppable_sleep(PAUSE_POLL_S)
+        self.raise_if_stopped(item)
+
+    async def _stoppable_sleep(self, duration_s: float) -> None:
+        if duration_s <= 0:
+            await asyncio.sleep(0)
+            return
+        try:
+            async with asyncio.timeout(duration_s):
+                await self._stop.wait()
+        except TimeoutError:
+            return
+
+    def raise_if_stopped(self, item: Item) -> None:
+        self.raise_if_forgotten(item)
+        if self._stop.is_set():
+            raise Interrupted
+
+    def raise_if_forgotten(self, item: Item) -> None:
+        if self.queue.running is not item:
+            raise Forgotten
+
+
+class PromptRun:
+    """One prompt on its way through the executor."""
+
+    def __init__(self, executor: Executor, item: Item, narration: Narration) -> None:
+        self._executor = executor
+        self._item = item
+        self._prompt = item.prompt
+        self._narration = narration
+        self._keys: dict[str, str] = {}
+
+    async def to_the_end(self) -> bool:
+        """Whether every node ran. What went wrong has been told by then."""
+        executor, prompt = self._executor, self._prompt
+        self._narration.started()
+        self._keys = await asyncio.to_thread(cache_keys, prompt, executor.folders)
+        executor.raise_if_forgotten(self._item)
+        executor.cache = {key: executor.cache[key] for key in self._keys.values() if key in executor.cache}
+        self._narration.cached([node_id for node_id in prompt if self._cached(node_id)])
+        waiting = needed(prompt, self._item.outputs, lambda node_id: self._cached(node_id) is not None)
+        while waiting:
+            node_id = next_of(prompt, waiting)
+            waiting.remove(node_id)
+            if not await self._ran(node_id):
+                return False
+        self._narration.succeeded()
+        return True
+
+    def result(self) -> dict[str, Any]:
+        """The outputs of the prompt's nodes for the history, those from the cache included."""
+        cached = {node_id: self._cached(node_id) for node_id in self._prompt}
+        shown = {node_id: result.ui for node_id, result in cached.items() if result and result.ui}
+        meta = {
+            node_id: {
+                "node_id": node_id,
+                "display_node": node_id,
+                "parent_node": None,
+                "real_node_id": node_id,
+            }
+            for node_id in shown
+        }
+        return {"outputs": shown, "meta": meta}
+
+    async def _ran(self, node_id: str) -> bool:
+        executor, narration = self._executor, self._narration
+        cached = self._cached(node_id)
+        if cached is not None:
+            narration.node_was_cached(node_id, cached.ui)
+            return True
+        if self._item.client_id is not None:
+            executor.running.node_id = node_id
+        narration.node_started(node_id)
+        inputs: dict[str, Any] = {}
+        try:
+            executor.raise_if_stopped(self._item)
+            node = self._prompt[node_id]
+            inputs = {name: self._value(value) for name, value in node["inputs"].items()}
+            work = NodeRun(executor, self._item, narration, node_id)
+            result = await NODE_CLASSES[node["class_type"]].run(work, inputs)
+            executor.raise_if_forgotten(self._item)
+        except Forgotten:
+            raise
+        except Interrupted:
+            narration.interrupted(node_id)
+            return False
+        except Exception as error:  # noqa: BLE001 - whatever a node raises is the prompt's error
+            executor.raise_if_forgotten(self._item)
+            narration.failed(node_id, inputs, error)
+            return False
+        executor.cache[self._keys[node_id]] = result
+        narration.node_finished(node_id, result.ui)
+        return True
+
+    def _cached(self, node_id: str) -> Result | None:
+        return self._executor.cache.get(self._keys[node_id])
+
+    def _value(self, value: Any) -> Any:
+        """The value of an input, a link's taken from the node that ran before. LookupError when none did."""
+        if not is_link(value):
+            return value
+        return self._executor.cache[self._keys[value[0]]].outputs[value[1]]
+
+
+class NodeRun:
+    """What one node of a prompt may use (see nodes.Work)."""
+
+    def __init__(self, executor: Executor, item: Item, narration: Narration, node_id: str) -> None:
+        self._executor = executor
+        self._item = item
+        self._narration = narration
+        self._node_id = node_id
+        self.server = executor.server
+        self.folders = executor.folders
+        self.temp_prefix = executor.temp_prefix
+        self.metadata: Mapping[str, Any] = {"prompt": item.prompt, **item.extra_data.get("extra_pnginfo", {})}
+
+    async def step(self, least_s: float = 0.0) -> None:
+        await self._executor.step(self._item, least_s)
+
+    def progress(self, value: float, maximum: float, preview: Image.Image | None = None) -> None:
+        self._narration.node_advanced(self._node_id, value, maximum, preview)
