@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from comfy_gateway.adapters.master_secret import MasterSecretUnusable, load_or_create
 from comfy_gateway.core.keys import Keys
 

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+
 from comfy_gateway.core.keys import Keys
 from comfy_gateway.core.podname import MAX_NAME_LENGTH, PodNames, new_attempt
 from comfy_gateway.core.users import IdKind, UserId
