@@ -42,8 +42,8 @@ class RunPodSimulator:
     step_s         handed to the ComfyUI of every pod
     seed           of everything random
     comfy_port, agent_port  where ComfyUI's front door and the agent listen inside a pod
-    enforce_lease  pods end themselves as our agent does: without a renewal AGENT_BOOT_GRACE_S after the boot,
-                   later AGENT_LEASE_S after the last one (both from the pod's env)
+    enforce_lease  pods with an AUTH_TOKEN in their env end themselves as our agent does: AGENT_BOOT_GRACE_S
+                   after its start if no lease came, later AGENT_LEASE_S after the last one (from the env)
     comfy          builds the ComfyUI of a pod from the pod's name
 
     `pods` holds every pod that ever existed, by id, oldest first. `calls` counts API operations (including
@@ -184,13 +184,17 @@ class RunPodSimulator:
         if dead:
             self.hosting.cut(pod, self.agent_port)
 
-    def end_later(self, pod: SimPod, after_s: float, *, vanish: bool = False) -> None:
+    def end_later(self, pod: SimPod, after_s: float, cause: str, *, vanish: bool = False) -> None:
         """Kill the pod, or let it vanish, after so many seconds, unless another boot began by then."""
         boot = pod.events[-1]
 
         def end() -> None:
-            if pod.events[-1] is boot:
-                (self.vanish if vanish else self.kill)(pod.id)
+            if pod.events[-1] is not boot:
+                return
+            if vanish:
+                self.vanish(pod.id)
+            else:
+                self.kill(pod.id, cause)
 
         self.clock.call_later(after_s, end)
 
@@ -237,7 +241,7 @@ class RunPodSimulator:
 
     def _watch_lease(self, pod: SimPod) -> None:
         boot = pod.events[-1]
-        if not self.enforce_lease or boot.what not in ("created", "resumed"):
+        if not self.enforce_lease or "AUTH_TOKEN" not in pod.env or boot.what not in ("created", "resumed"):
             return
         renewed = len(pod.lease_times_s)
         since_boot = any(at_s >= boot.at_s for at_s in pod.lease_times_s)

@@ -104,7 +104,7 @@ KINDS: dict[Kind, tuple[Strikes, frozenset[Operation]]] = {
     "duplicate": (Strikes.INSIDE, frozenset({"create"})),
     # the pod never gets a runtime, and bills
     "stuck": (Strikes.INSIDE, _STARTS),
-    # the pod turns EXITED after `seconds`
+    # the pod turns EXITED after `seconds`; `text` such as "Outbid" is the cause that it shows
     "exit_after": (Strikes.INSIDE, _STARTS),
     # the pod is gone without a word after `seconds`
     "vanish_after": (Strikes.INSIDE, _STARTS),

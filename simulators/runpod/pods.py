@@ -1,9 +1,9 @@
 """One simulated pod: what was asked for, what happened to it, and what can be seen of it at a moment.
 
-Everything visible is computed from the events and a time, so a stale view is simply an earlier time:
+Everything visible is computed from the events and a time: a stale view is simply an earlier time.
 
     created -> RENTED -> UP -> READY      desiredStatus RUNNING; only UP and READY have a runtime
-    exited  -> EXITED                     the runtime stays readable for `stale_runtime_s`; `resumed` boots again
+    exited  -> EXITED                     the runtime stays for `stale_runtime_s`; `resumed` boots again
     gone    -> TERMINATED                 unknown to the API; nothing follows
 """
 

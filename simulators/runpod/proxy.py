@@ -53,7 +53,31 @@ class ProxyLimits:
 
 
 class _TooLargeError(Exception):
-    pass
+    """More bytes came than pass the proxy."""
+
+
+class _Upload:
+    """A body on its way into the pod. The patience for an answer counts from its last piece.
+
+    After the transfer was broken off, `too_large` says whether the limit was the cause.
+    """
+
+    def __init__(self, body: aiohttp.StreamReader, limits: ProxyLimits) -> None:
+        self._body = body
+        self._limits = limits
+        self.too_large = False
+        self.patience: asyncio.Timeout | None = None
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        passed_bytes = 0
+        async for piece in self._body.iter_any():
+            passed_bytes += len(piece)
+            if passed_bytes > self._limits.body_bytes:
+                self.too_large = True
+                raise _TooLargeError
+            if self.patience is not None and not self.patience.expired():
+                self.patience.reschedule(asyncio.get_running_loop().time() + self._limits.response_s)
+            yield piece
 
 
 class PodProxy:
@@ -100,18 +124,20 @@ class PodProxy:
         return await self._http(request, url, headers)
 
     async def _http(self, request: web.Request, url: URL, headers: CIMultiDict[str]) -> web.StreamResponse:
-        body = self._bounded(request) if request.body_exists else None
+        upload = _Upload(request.content, self._limits)
+        body = upload.pieces() if request.body_exists else None
         try:
-            async with asyncio.timeout(self._limits.response_s):
+            async with asyncio.timeout(self._limits.response_s) as patience:
+                upload.patience = patience
                 upstream = await self._cloud.hosting.session.request(
                     request.method, url, headers=headers, data=body, allow_redirects=False
                 )
-        except _TooLargeError:
-            return _page(413)
+                # an answer may come before the end of the body
+                upload.patience = None
         except TimeoutError:
             return _page(524)
         except aiohttp.ClientError:
-            return _page(502)
+            return _page(413 if upload.too_large else 502)
         async with upstream:
             response = web.StreamResponse(
                 status=upstream.status, reason=upstream.reason, headers=_forwarded(upstream.headers)
@@ -127,14 +153,6 @@ class PodProxy:
                 return response
             await response.write_eof()
             return response
-
-    async def _bounded(self, request: web.Request) -> AsyncIterator[bytes]:
-        passed_bytes = 0
-        async for chunk in request.content.iter_any():
-            passed_bytes += len(chunk)
-            if passed_bytes > self._limits.body_bytes:
-                raise _TooLargeError
-            yield chunk
 
     async def _socket(self, request: web.Request, url: URL, headers: CIMultiDict[str]) -> web.StreamResponse:
         protocols = [
@@ -175,7 +193,7 @@ async def _pump(
     idle: asyncio.Timeout,
     idle_s: float,
 ) -> None:
-    """Carry frames until the source ends, then close the sink with the same code: that ends the other pump."""
+    """Carry frames until the source ends, then close the sink alike, which ends the other pump."""
     while True:
         frame = await source.receive()
         if not sink.closed and not idle.expired():

@@ -180,9 +180,9 @@ def _spoil_boot(run: Execution, key: str, pod: SimPod) -> None:
     if run.fault(key, "stuck"):
         pod.stuck = True
     if exiting := run.fault(key, "exit_after"):
-        run.cloud.end_later(pod, exiting.seconds or 0.0)
+        run.cloud.end_later(pod, exiting.seconds or 0.0, exiting.text or "Exited by Runpod")
     if vanishing := run.fault(key, "vanish_after"):
-        run.cloud.end_later(pod, vanishing.seconds or 0.0, vanish=True)
+        run.cloud.end_later(pod, vanishing.seconds or 0.0, "Vanished", vanish=True)
 
 
 def _order(given: dict[str, Any], gpu: GpuType | None) -> PodOrder:
