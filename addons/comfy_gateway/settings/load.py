@@ -1,0 +1,223 @@
+"""From the sources to one frozen tree, or to all faults at once."""
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from comfy_gateway.core.classify import NO_RULES, RouteRules
+from comfy_gateway.settings import parse
+from comfy_gateway.settings.describe import allowed_text
+from comfy_gateway.settings.model import Settings, Variable, variables
+from comfy_gateway.settings.sources import (
+    CONFIG_PATH_NAME,
+    DEFAULT_CONFIG_PATH,
+    ENVIRONMENT,
+    POD_ENV_PREFIX,
+    Sources,
+    read,
+)
+
+PROJECT_ROOT: Final = Path(__file__).resolve().parents[3]
+DATABASE_FILE: Final = "gateway.db"
+
+_OUR_PREFIXES: Final = ("RUNPOD_", "GATEWAY_", "DUTY_", "USER_ID_", "BUDGET_")
+_KNOWN_ELSEWHERE: Final = re.compile(
+    r"RUNPOD_(POD_ID|DC_ID|POD_HOSTNAME|CPU_COUNT|MEM_GB|GPU_NAME|PUBLIC_IP|TCP_PORT_\d+|UDP_PORT_\d+|VOLUME_ID"
+    r"|PROJECT_ID|ENDPOINT_ID|WEBHOOK_\w+|SECRET_\w+|API_BASE_URL|UA_INTEGRATION)|GATEWAY_POD_TOKEN"
+)
+"""Set by RunPod inside its pods, read by its SDK, or read by our pod image."""
+
+_SHOWN_LENGTH: Final = 120
+
+
+class SettingsError(ValueError):
+    """Something that is set cannot be used. Holds every fault, one line each, and no secret."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+def load(environ: Mapping[str, str] | None = None, *, root: Path | None = None) -> Settings:
+    """Read all settings; ``environ`` is the process's environment unless given.
+
+    ``.env``, the settings file and relative paths are looked for below ``root`` (the project's folder),
+    whatever the current folder is. Raises SettingsError with every fault.
+    """
+    root = (root or PROJECT_ROOT).resolve()
+    known = variables()
+    sources = read(os.environ if environ is None else environ, root, frozenset(known))
+    given = _given(known, sources)
+    routes, route_faults = _routes(sources)
+    faults = [*sources.faults, *route_faults]
+
+    state_dir = given["GATEWAY_STATE_DIR"].value
+    given.setdefault(
+        "GATEWAY_DATABASE_URL", _Given(f"sqlite+aiosqlite:///{state_dir}/{DATABASE_FILE}", "default")
+    )
+    wrong = _find_wrong(known, given, root)
+    faults += [_fault(known[name], given.get(name), reason) for name, reason in wrong.items()]
+    # What is wrong by itself is left out, so that the rest can still be judged together.
+    settings = _validate(known, {**_without(given, wrong), **_stand_ins(wrong)}, root)
+    faults += [text for names, text in _contradictions(settings) if not names & wrong.keys()]
+    if faults:
+        raise SettingsError(faults)
+    return settings.model_copy(
+        update={"routes": routes, "warnings": tuple(_warnings(settings, sources, known))}
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    value: Any
+    origin: str
+
+
+def _given(known: Mapping[str, Variable], sources: Sources) -> dict[str, _Given]:
+    given = {
+        "GATEWAY_STATE_DIR": _Given(known["GATEWAY_STATE_DIR"].var.default_text, "default"),
+        CONFIG_PATH_NAME: _Given(DEFAULT_CONFIG_PATH, "default"),
+    }
+    for name, variable in known.items():
+        found = sources.given(name, is_ended_by_blank=variable.var.is_ended_by_blank)
+        if found is not None:
+            given[name] = _Given(*found)
+    if pod_env := sources.pod_env():
+        given[f"{POD_ENV_PREFIX}<NAME>"] = _Given(pod_env, "")
+    return given
+
+
+def _routes(sources: Sources) -> tuple[RouteRules, list[str]]:
+    for layer in sources.layers:
+        if layer.routes is None:
+            continue
+        if not isinstance(layer.routes, Mapping):
+            return NO_RULES, [f"routes in {layer.origin}: allowed is a mapping of path patterns to classes"]
+        try:
+            return RouteRules.parse(layer.routes), []
+        except ValueError as error:
+            return NO_RULES, [f"routes in {layer.origin}: {error}"]
+    return NO_RULES, []
+
+
+def _validate(known: Mapping[str, Variable], given: Mapping[str, _Given], root: Path) -> Settings:
+    tree: dict[str, Any] = {}
+    for name, found in given.items():
+        *groups, leaf = known[name].path
+        branch = tree
+        for group in groups:
+            branch = branch.setdefault(group, {})
+        branch[leaf] = found.value
+    return Settings.model_validate(tree, context={"root": root})
+
+
+def _find_wrong(known: Mapping[str, Variable], given: Mapping[str, _Given], root: Path) -> dict[str, str]:
+    """Variables that are wrong by themselves, each with what is allowed."""
+    try:
+        _validate(known, given, root)
+    except ValidationError as error:
+        by_path = {variable.path: name for name, variable in known.items()}
+        wrong: dict[str, str] = {}
+        for detail in error.errors(include_url=False, include_input=False):
+            location = tuple(str(part) for part in detail["loc"])
+            name = next(by_path[location[:n]] for n in range(len(location), 0, -1) if location[:n] in by_path)
+            cause = detail.get("ctx", {}).get("error")
+            wrong.setdefault(name, str(cause) if isinstance(cause, ValueError) else allowed_text(known[name]))
+        return wrong
+    return {}
+
+
+def _without(given: Mapping[str, _Given], wrong: Mapping[str, str]) -> dict[str, _Given]:
+    return {name: found for name, found in given.items() if name not in wrong}
+
+
+def _stand_ins(wrong: Mapping[str, str]) -> dict[str, _Given]:
+    """Values for required settings that are wrong; nothing is ever started with them."""
+    values = {
+        "DUTY_POD_URL": "http://localhost",
+        "GATEWAY_STATE_DIR": "state",
+        "GATEWAY_DATABASE_URL": "sqlite+aiosqlite:///state.db",
+        CONFIG_PATH_NAME: DEFAULT_CONFIG_PATH,
+    }
+    return {name: _Given(value, "default") for name, value in values.items() if name in wrong}
+
+
+def _fault(variable: Variable, found: _Given | None, allowed: str) -> str:
+    if found is None:
+        return f"{variable.name} is not set: allowed is {allowed}"
+    shown = " (its value is not shown)" if variable.var.is_secret else f"={_shown(found.value)}"
+    origin = f" ({found.origin})" if found.origin else ""
+    return f"{variable.name}{shown}{origin}: allowed is {allowed}"
+
+
+def _shown(value: Any) -> str:
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    text = re.sub(r"//.*@", "//***@", text, flags=re.DOTALL)  # a password in an address
+    shown = repr(text)
+    return shown if len(shown) <= _SHOWN_LENGTH else f"{shown[:_SHOWN_LENGTH]}…"
+
+
+def _contradictions(settings: Settings) -> Iterator[tuple[set[str], str]]:
+    """What is wrong only together: the variables involved, and the fault."""
+    pod, telemetry, boot = settings.pod, settings.telemetry, settings.boot
+    if settings.can_provision:
+        if not (
+            pod.template_id or pod.image_name or {"template_id", "image_name"} & pod.extra_payload.keys()
+        ):
+            yield (
+                {"RUNPOD_TEMPLATE_ID", "RUNPOD_IMAGE_NAME", "RUNPOD_EXTRA_PAYLOAD"},
+                "RUNPOD_TEMPLATE_ID and RUNPOD_IMAGE_NAME are not set: RUNPOD_API_KEY needs one of them",
+            )
+        if not pod.gpu_type_ids:
+            yield (
+                {"RUNPOD_GPU_TYPE_ID"},
+                "RUNPOD_GPU_TYPE_ID is not set: with RUNPOD_API_KEY at least one GPU type is needed,"
+                " or RunPod rents out a machine without a GPU",
+            )
+    if telemetry.poll_s >= telemetry.idle_s:
+        yield (
+            {"RUNPOD_TELEMETRY_POLL_S", "RUNPOD_TELEMETRY_IDLE_S"},
+            f"RUNPOD_TELEMETRY_POLL_S={telemetry.poll_s:g}: allowed is less than"
+            f" RUNPOD_TELEMETRY_IDLE_S={telemetry.idle_s:g}",
+        )
+    if boot.poll_s >= boot.timeout_s:
+        yield (
+            {"RUNPOD_STARTUP_POLL_S", "RUNPOD_STARTUP_TIMEOUT_S"},
+            f"RUNPOD_STARTUP_POLL_S={boot.poll_s:g}: allowed is less than"
+            f" RUNPOD_STARTUP_TIMEOUT_S={boot.timeout_s:g}",
+        )
+
+
+def _warnings(settings: Settings, sources: Sources, known: Mapping[str, Variable]) -> Iterator[str]:
+    for layer in sources.layers:
+        is_flat = layer.origin in {ENVIRONMENT, ".env"}
+        names = layer.values if is_flat else layer.unknown
+        for name in sorted(names):
+            if is_flat and (
+                name in known or not name.startswith(_OUR_PREFIXES) or _KNOWN_ELSEWHERE.fullmatch(name)
+            ):
+                continue
+            yield f"{name} ({layer.origin}) is no setting{_suggestion(name, known, is_flat=is_flat)}"
+    if settings.access.isolation != "off":
+        yield f"ISOLATION={settings.access.isolation} is not enforced in this version: nobody is kept apart"
+    if settings.access.trusted_proxies:
+        yield "TRUSTED_PROXIES is not enforced in this version: every client may say who it is"
+    for keyword in sorted(parse.KEYWORDS_WITH_A_SETTING.keys() & settings.pod.extra_payload.keys()):
+        name = parse.KEYWORDS_WITH_A_SETTING[keyword]
+        yield f"RUNPOD_EXTRA_PAYLOAD sets {keyword}, which {name} is for: set it in one place"
+
+
+def _suggestion(name: str, known: Mapping[str, Variable], *, is_flat: bool) -> str:
+    spelt = name.upper()
+    near = difflib.get_close_matches(spelt, known, n=1) or difflib.get_close_matches(
+        f"RUNPOD_{spelt}", known, n=1
+    )
+    if not near:
+        return ""
+    return f"; did you mean {near[0] if is_flat else near[0].lower()}?"

@@ -1,0 +1,414 @@
+"""The settings tree: what can be set, its unit, its default and what it means.
+
+The text below a field is its description in docs/configuration.md. ``Var`` names the variable; the table, the
+example files, the check for misspelt names and the fault messages all come from here.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic.fields import FieldInfo
+
+from comfy_gateway.core.classify import NO_RULES, RouteRules
+from comfy_gateway.core.hosts import AllowedHosts
+from comfy_gateway.core.identity import IdentityRules
+from comfy_gateway.core.pod_address import PodAddresses
+from comfy_gateway.core.upstream import Upstream
+from comfy_gateway.settings import parse
+
+WEEK_S: Final = 7 * 24 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Var:
+    """The name under which a field is set."""
+
+    name: str
+    allowed: str = ""
+    """In words, where type and bounds do not say it."""
+    is_secret: bool = False
+    """The value is never shown, not even a wrong one."""
+    is_ended_by_blank: bool = False
+    """A blank value means "none", and weaker sources are not asked. Otherwise blank means "not set here"."""
+    default_text: str = ""
+    """Where the default is made when the settings are loaded."""
+
+
+class Group(BaseModel):
+    """Part of the tree."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
+    )
+
+
+Flag = Annotated[bool, BeforeValidator(parse.flag)]
+Seconds = Annotated[float, Field(gt=0, le=WEEK_S)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+PodUrlTemplate = Annotated[str, BeforeValidator(parse.pod_url_template)]
+
+
+class Listen(Group):
+    """Where the gateway listens"""
+
+    port: Annotated[int, Var("PORT"), Field(ge=0, le=65535)] = 8000
+    """Port of the gateway; 0 takes a free one."""
+    host: Annotated[
+        str, Var("GATEWAY_HOST", "an IP address or a name"), BeforeValidator(parse.listen_host)
+    ] = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 for all networks of this machine."""
+    public_urls: Annotated[
+        tuple[Upstream, ...],
+        Var("GATEWAY_PUBLIC_URL", "http(s) addresses without a path"),
+        BeforeValidator(parse.public_origins),
+    ] = ()
+    """Under which addresses browsers reach the gateway besides loopback names, comma separated."""
+
+    @property
+    def allowed_hosts(self) -> AllowedHosts:
+        """Hosts whose pages may talk to the gateway."""
+        return AllowedHosts.of(self.public_urls)
+
+    @property
+    def is_public_https(self) -> bool:
+        """Whether browsers come by HTTPS, so that cookies are marked Secure."""
+        return any(origin.scheme == "https" for origin in self.public_urls)
+
+
+class Identity(Group):
+    """Who a request is from"""
+
+    header: Annotated[
+        str, Var("USER_ID_HEADER", "the name of a header"), BeforeValidator(parse.header_name)
+    ] = "X-Comfy-User"
+    """Header that names the user."""
+    query_key: Annotated[
+        str, Var("USER_ID_QUERY_KEY", "letters, digits, '_', '.', '-'"), BeforeValidator(parse.query_key)
+    ] = "user_id"
+    """Query key that names the user."""
+    cookie: Annotated[
+        str | None, Var("USER_ID_COOKIE", "the name of a cookie"), BeforeValidator(parse.cookie_name)
+    ] = None
+    """Cookie of your own (say, of a portal in front) that names the user; none unless set."""
+    is_required: Annotated[Flag, Var("REQUIRE_USER_ID")] = True
+    """Answer 400 to a request that nobody can be found for; 0 lets anonymous requests use the duty server."""
+    use_client_id: Annotated[Flag, Var("USE_CLIENT_ID")] = True
+    """Let ComfyUI's client_id stand for a user where nothing better is given."""
+    use_client_ip: Annotated[Flag, Var("USE_CLIENT_IP")] = False
+    """Let the IP address stand for a user as the last resort; merges everybody behind one NAT."""
+
+    @property
+    def rules(self) -> IdentityRules:
+        """The same for the core."""
+        return IdentityRules(
+            header=self.header,
+            query_key=self.query_key,
+            cookie=self.cookie,
+            use_client_id=self.use_client_id,
+            use_client_ip=self.use_client_ip,
+            is_required=self.is_required,
+        )
+
+
+class Access(Group):
+    """Sign-in and separation"""
+
+    auth_mode: Annotated[
+        Literal["none"],
+        Var("AUTH_MODE", "none (tokens, basic and proxy are not available in this version)"),
+        BeforeValidator(parse.auth_mode),
+    ] = "none"
+    """How people sign in. With none a user is whoever they say they are."""
+    trusted_proxies: Annotated[
+        tuple[str, ...], Var("TRUSTED_PROXIES", "addresses or networks"), BeforeValidator(parse.networks)
+    ] = ()
+    """Who may set identity headers, comma separated. Not enforced in this version."""
+    isolation: Annotated[
+        Literal["off", "actions", "full"],
+        Var("ISOLATION", "off, actions or full"),
+        BeforeValidator(parse.isolation),
+    ] = "off"
+    """How far users are kept apart on the duty server. Nothing but off is enforced in this version."""
+
+
+class Health(Group):
+    """How a ComfyUI server is probed"""
+
+    path: Annotated[str, Var("HEALTH_PATH", "a path"), BeforeValidator(parse.url_path)] = "/queue"
+    """Path that answers 2xx with JSON when ComfyUI is ready."""
+    timeout_s: Annotated[Seconds, Var("HEALTH_TIMEOUT_S")] = 10
+    """How long one probe may take."""
+
+
+class RunPod(Group):
+    """The RunPod account"""
+
+    provider: Annotated[
+        Literal["runpod"],
+        Var("PROVIDER", "runpod (local is not available in this version)"),
+        BeforeValidator(parse.provider),
+    ] = "runpod"
+    """Where private pods come from."""
+    api: Annotated[
+        Literal["sdk"],
+        Var("RUNPOD_API", "sdk (v2 is not available in this version)"),
+        BeforeValidator(parse.runpod_api),
+    ] = "sdk"
+    """How RunPod is spoken to."""
+    api_key: Annotated[
+        SecretStr | None,
+        Var("RUNPOD_API_KEY", "printable ASCII without spaces", is_secret=True, is_ended_by_blank=True),
+        BeforeValidator(parse.api_key),
+    ] = None
+    """Key of the account. Blank disables private pods: the gateway then only fronts the duty servers."""
+    api_base: Annotated[
+        str, Var("RUNPOD_API_BASE", "an http(s) address"), BeforeValidator(parse.base_url)
+    ] = "https://api.runpod.io"
+    """Where the API is."""
+    request_timeout_s: Annotated[Seconds, Var("RUNPOD_REQUEST_TIMEOUT_S")] = 30
+    """How long we wait for one call; past it its outcome is unknown, not failed."""
+    reconcile_s: Annotated[float, Var("RUNPOD_RECONCILE_S"), Field(ge=10, le=60)] = 15
+    """How often the account's list of pods is compared with what we believe."""
+    pod_name_tag: Annotated[
+        str,
+        Var("RUNPOD_POD_NAME_TAG", "words of a-z and 0-9 joined by single hyphens"),
+        BeforeValidator(parse.pod_name_tag),
+    ] = "comfy-gw"
+    """Pods are named <tag>-<user>-<attempt>; pods of another shape or tag are never touched."""
+    terminate_on_exit: Annotated[Flag, Var("RUNPOD_TERMINATE_ON_EXIT")] = False
+    """End our pods when the gateway ends; otherwise they live on and are found again."""
+
+
+class Pod(Group):
+    """What a private pod is"""
+
+    template_id: Annotated[
+        str | None, Var("RUNPOD_TEMPLATE_ID", "an id of RunPod"), BeforeValidator(parse.runpod_id)
+    ] = None
+    """Template of the pod; this or the image is needed for private pods."""
+    image_name: Annotated[
+        str | None, Var("RUNPOD_IMAGE_NAME", "a container image"), BeforeValidator(parse.image_name)
+    ] = None
+    """Image of the pod; this or the template is needed for private pods."""
+    gpu_type_ids: Annotated[
+        tuple[str, ...],
+        Var("RUNPOD_GPU_TYPE_ID", "RunPod's ids of GPU types"),
+        BeforeValidator(parse.gpu_types),
+    ] = ()
+    """GPU types, tried in this order, comma separated; needed for private pods."""
+    gpu_count: Annotated[int, Var("RUNPOD_GPU_COUNT"), Field(ge=1, le=32)] = 1
+    """GPUs of one pod."""
+    volume_gb: Annotated[int | None, Var("RUNPOD_VOLUME_GB"), Field(ge=0, le=100_000)] = None
+    """Size of the pod's own volume; it is lost with the pod."""
+    container_disk_gb: Annotated[int, Var("RUNPOD_CONTAINER_DISK_GB"), Field(ge=1, le=100_000)] = 50
+    """Size of the container's disk."""
+    network_volume_id: Annotated[
+        str | None, Var("RUNPOD_NETWORK_VOLUME_ID", "an id of RunPod"), BeforeValidator(parse.runpod_id)
+    ] = None
+    """Network volume to attach; it survives the pod and ties it to one data centre."""
+    cloud_type: Annotated[
+        Literal["SECURE", "COMMUNITY", "ALL"],
+        Var("RUNPOD_CLOUD_TYPE", "SECURE, COMMUNITY or ALL"),
+        BeforeValidator(parse.cloud_type),
+    ] = "SECURE"
+    """Kind of cloud; ALL and COMMUNITY put people's work on machines of strangers."""
+    regions: Annotated[
+        tuple[str, ...], Var("RUNPOD_REGION", "ids of data centres"), BeforeValidator(parse.data_centres)
+    ] = ()
+    """Data centres, tried in this order, comma separated; any when not set."""
+    extra_payload: Annotated[
+        Mapping[str, Any],
+        Var("RUNPOD_EXTRA_PAYLOAD", "a JSON object of keywords of runpod.create_pod", is_secret=True),
+        BeforeValidator(parse.extra_payload),
+    ] = Field(default_factory=lambda: parse.extra_payload({}))
+    """Further keywords for the SDK's create_pod; not name, env, ports, gpu_type_id and instance_id."""
+    env: Annotated[
+        Mapping[str, SecretStr],
+        Var("POD_ENV_<NAME>", "one line without double quotes and backslashes", is_secret=True),
+        BeforeValidator(parse.pod_env),
+    ] = Field(default_factory=dict)
+    """Each POD_ENV_X=value gives every pod X=value; {{ RUNPOD_SECRET_x }} is left for RunPod to fill in."""
+    proxy_port: Annotated[Port, Var("RUNPOD_PROXY_PORT")] = 8188
+    """Port of the pod on which ComfyUI (in our image: its front door) answers."""
+    proxy_template: Annotated[
+        PodUrlTemplate, Var("RUNPOD_PROXY_TEMPLATE", "an http(s) address with {pod_id}")
+    ] = "https://{pod_id}-{port}.proxy.runpod.net"
+    """Address of a pod; a path prefix is allowed."""
+
+
+class Boot(Group):
+    """Starting a pod"""
+
+    timeout_s: Annotated[Seconds, Var("RUNPOD_STARTUP_TIMEOUT_S")] = 360
+    """A pod that is not ready after so long is ended."""
+    poll_s: Annotated[Seconds, Var("RUNPOD_STARTUP_POLL_S")] = 5
+    """Time between two probes of a starting pod."""
+    backoff_s: Annotated[Seconds, Var("RUNPOD_FAILURE_BACKOFF_S")] = 30
+    """After a failed start the user waits so long for the next try."""
+
+
+class Burst(Group):
+    """When a user gets a private pod"""
+
+    threshold_count: Annotated[int, Var("RUNPOD_PROMPT_THRESHOLD_COUNT"), Field(ge=0, le=1_000_000)] = 5
+    """So many accepted prompts within the window start a pod; 0: a user's first prompt or socket does."""
+    window_s: Annotated[Seconds, Var("RUNPOD_PROMPT_THRESHOLD_WINDOW_S")] = 60
+    """Length of the rolling window."""
+
+
+class Telemetry(Group):
+    """When a pod counts as idle"""
+
+    template: Annotated[
+        PodUrlTemplate, Var("RUNPOD_TELEMETRY_TEMPLATE", "an http(s) address with {pod_id}")
+    ] = "https://{pod_id}-{port}.proxy.runpod.net"
+    """Address of the agent in a pod; one that already has a path is used as it is."""
+    port: Annotated[Port, Var("RUNPOD_TELEMETRY_PORT")] = 8000
+    """Port of the agent in the pod."""
+    path: Annotated[str, Var("RUNPOD_TELEMETRY_PATH", "a path"), BeforeValidator(parse.url_path)] = "/metrics"
+    """Path of one sample."""
+    poll_s: Annotated[Seconds, Var("RUNPOD_TELEMETRY_POLL_S")] = 60
+    """Time between two samples; shorter than the idle window."""
+    idle_s: Annotated[Seconds, Var("RUNPOD_TELEMETRY_IDLE_S")] = 600
+    """A pod whose GPU was at or below the threshold for so long, with nothing queued, is ended."""
+    gpu_threshold_percent: Annotated[float, Var("RUNPOD_TELEMETRY_GPU_THRESHOLD"), Field(ge=0, le=100)] = 0
+    """Utilisation up to which a GPU counts as idle."""
+    blind_idle_s: Annotated[Seconds, Var("RUNPOD_IDLE_TIMEOUT_S")] = 900
+    """A pod whose telemetry was never seen is ended after so long without a prompt or a transfer."""
+
+
+class Limits(Group):
+    """Caps and patience"""
+
+    max_active_sessions: Annotated[int, Var("RUNPOD_MAX_ACTIVE_SESSIONS"), Field(ge=0, le=10_000)] = 10
+    """Private pods at one time; users beyond it stay on duty."""
+    budget_hourly_usd: Annotated[float, Var("BUDGET_HOURLY_USD"), Field(ge=0, le=1_000_000)] = 20
+    """What all private pods together may cost in an hour; users beyond it stay on duty."""
+    upstream_timeout_s: Annotated[Seconds, Var("GATEWAY_UPSTREAM_TIMEOUT_S")] = 300
+    """A server that sends no first byte of its answer for so long is given up with 504."""
+    connect_timeout_s: Annotated[Seconds, Var("GATEWAY_CONNECT_TIMEOUT_S")] = 10
+    """A server that takes no connection for so long is given up with 502."""
+    keep_mb: Annotated[
+        Annotated[int, Field(ge=0, le=100_000)] | Literal["auto"],
+        Var("GATEWAY_KEEP_MB", "a whole number from 0 to 100000, or auto"),
+        BeforeValidator(parse.keep_mb),
+    ] = 0
+    """Megabytes of bodies that mitmweb and recordings keep per flow; auto: some there, none in mitmdump."""
+
+
+class Settings(Group):
+    """General"""
+
+    duty: Annotated[
+        tuple[Upstream, ...],
+        Var("DUTY_POD_URL", "http(s) addresses, comma separated"),
+        BeforeValidator(parse.upstreams),
+        Field(min_length=1),
+    ]
+    """Shared ComfyUI; several make a pool. The first is home: settings, userdata and page come from it."""
+    state_dir: Annotated[
+        Path,
+        Var("GATEWAY_STATE_DIR", "a folder", default_text=".gateway"),
+        BeforeValidator(parse.folder),
+    ]
+    """Database and secrets (mode 0700); a relative path is below the project's root."""
+    database_url: Annotated[
+        SecretStr,
+        Var(
+            "GATEWAY_DATABASE_URL",
+            "sqlite+aiosqlite:/// or postgresql+asyncpg://",
+            is_secret=True,
+            default_text="SQLite in the state folder",
+        ),
+        BeforeValidator(parse.database_url),
+    ]
+    """Where sessions survive a restart."""
+    secret: Annotated[
+        SecretStr | None,
+        Var("GATEWAY_SECRET", f"at least {parse.MIN_SECRET_LENGTH} characters", is_secret=True),
+        BeforeValidator(parse.secret),
+    ] = None
+    """Master secret, the same for several gateways; without it one is made and kept in the state folder."""
+    config_path: Annotated[
+        Path,
+        Var("RUNPOD_CONFIG_PATH", "a YAML or JSON file", default_text="config/gateway.yaml"),
+        BeforeValidator(parse.folder),
+    ]
+    """File with further settings: the names of this table in lower case, with or without runpod_."""
+
+    listen: Listen = Field(default_factory=Listen)
+    identity: Identity = Field(default_factory=Identity)
+    access: Access = Field(default_factory=Access)
+    health: Health = Field(default_factory=Health)
+    runpod: RunPod = Field(default_factory=RunPod)
+    pod: Pod = Field(default_factory=Pod)
+    boot: Boot = Field(default_factory=Boot)
+    burst: Burst = Field(default_factory=Burst)
+    telemetry: Telemetry = Field(default_factory=Telemetry)
+    limits: Limits = Field(default_factory=Limits)
+    routes: RouteRules = NO_RULES
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def home(self) -> Upstream:
+        """The first duty server."""
+        return self.duty[0]
+
+    @property
+    def pod_addresses(self) -> PodAddresses:
+        """Where a pod's ComfyUI and agent are reached."""
+        return PodAddresses(
+            proxy_template=self.pod.proxy_template,
+            proxy_port=self.pod.proxy_port,
+            telemetry_template=self.telemetry.template,
+            telemetry_port=self.telemetry.port,
+            telemetry_path=self.telemetry.path,
+        )
+
+    @property
+    def can_provision(self) -> bool:
+        """Whether private pods can be had at all."""
+        return self.runpod.api_key is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One setting as the tree declares it."""
+
+    var: Var
+    path: tuple[str, ...]
+    """Where it is in the tree: ``("runpod", "api_key")``."""
+    field: FieldInfo
+    group: str
+    """Title of its group."""
+
+    @property
+    def name(self) -> str:
+        """As it is set: ``RUNPOD_API_KEY``."""
+        return self.var.name
+
+
+@cache
+def variables() -> Mapping[str, Variable]:
+    """All settings by name, in the order of the tree."""
+    return {variable.name: variable for variable in _walk(Settings, ())}
+
+
+def _walk(group: type[Group], path: tuple[str, ...]) -> Iterator[Variable]:
+    inner = []
+    for name, field in group.model_fields.items():
+        var = next((mark for mark in field.metadata if isinstance(mark, Var)), None)
+        if var is not None:
+            yield Variable(var, (*path, name), field, group.__doc__ or "")
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, Group):
+            inner.append((field.annotation, (*path, name)))
+    for annotation, inner_path in inner:
+        yield from _walk(annotation, inner_path)
