@@ -1,6 +1,7 @@
 """The simulated cloud over raw HTTP: GraphQL, the pods' proxy, their agent, ledger, admin API and command."""
 
 import asyncio
+import io
 import json
 import signal
 import sys
@@ -299,7 +300,7 @@ class TestProxy:
         self, cloud: RunPodSimulator, client: aiohttp.ClientSession
     ) -> None:
         form = aiohttp.FormData()
-        form.add_field("image", bytes(30_000_000), filename="a.png", content_type="image/png")
+        form.add_field("image", io.BytesIO(bytes(30_000_000)), filename="a.png", content_type="image/png")
         async with serve(cloud) as served:
             pod = rent(cloud)
             url = served.pod_url(pod.id)
