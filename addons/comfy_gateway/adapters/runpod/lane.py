@@ -26,7 +26,6 @@ class Lane:
         self._width = width
         self._lock = threading.Lock()
         self._threads = 0
-        self._idle = 0
         self._is_closed = False
         self._jobs: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
 
@@ -37,9 +36,7 @@ class Lane:
             if self._is_closed:
                 raise LaneClosed
             self._jobs.put((future, work))
-            if self._idle > 0:
-                self._idle -= 1
-            elif self._threads < self._width:
+            if self._threads < self._width:
                 self._threads += 1
                 threading.Thread(target=self._run, name=f"{self._name} {self._threads}", daemon=True).start()
         return future
@@ -75,8 +72,6 @@ class Lane:
                 work,
                 job,
             )  # else the thread would keep the last answer, and the env in it, while it waits
-            with self._lock:
-                self._idle += 1
 
 
 def _settle(future: Future[Any], work: Callable[[], Any]) -> None:
