@@ -10,6 +10,7 @@
     . StoreUnavailable      the database does not answer
     . StaleRecord           somebody else saved the record meanwhile: discard and look again
   - AgentUnavailable        no usable sample; a missing sample is not idleness
+  - BackendUnavailable      a ComfyUI server gave no usable answer: what it knows is unknown, not nothing
   - IllegalTransition       an event that the session's state does not know; nothing was changed
 """
 
@@ -52,6 +53,10 @@ class StaleRecord(StoreError):
 
 class AgentUnavailable(GatewayError):
     """The pod's agent gave no usable sample."""
+
+
+class BackendUnavailable(GatewayError):
+    """A ComfyUI server gave no usable answer to a question of ours."""
 
 
 class IllegalTransition(GatewayError):

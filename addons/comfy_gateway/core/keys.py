@@ -21,7 +21,9 @@ class Keys:
 
     def __post_init__(self) -> None:
         if len(self.master) < MASTER_SECRET_BYTES:
-            raise ValueError(f"the master secret needs at least {MASTER_SECRET_BYTES} bytes")
+            raise ValueError(
+                f"the master secret needs at least {MASTER_SECRET_BYTES} bytes"
+            )
 
     def pod_token(self, pod_name: str) -> str:
         """What the pod's front door asks for (``X-Comfy-Gateway-Token``): 64 hex digits."""
@@ -48,6 +50,7 @@ class Keys:
 
     def _derive(self, purpose: str, *context: str) -> str:
         message = b"".join(
-            len(part).to_bytes(4, "big") + part for part in (text.encode() for text in (purpose, *context))
+            len(part).to_bytes(4, "big") + part
+            for part in (text.encode() for text in (purpose, *context))
         )
         return hmac.new(self.master, message, hashlib.sha256).hexdigest()

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from comfy_gateway.core.prompts import Outcome
 from comfy_gateway.core.session import Session
 from comfy_gateway.core.telemetry import Sample
-from comfy_gateway.core.upstream import Upstream
+from comfy_gateway.core.upstream import Backend, Upstream
 from comfy_gateway.core.users import UserId
 
 
@@ -109,7 +110,9 @@ class SessionStore(Protocol):
         """
         ...
 
-    async def record_pod_end(self, user: UserId, pod_name: str, *, cause: str, at: datetime) -> None:
+    async def record_pod_end(
+        self, user: UserId, pod_name: str, *, cause: str, at: datetime
+    ) -> None:
         """Close the row of this pod in the history of pods."""
         ...
 
@@ -139,6 +142,18 @@ class Prober(Protocol):
 
     async def probe(self, upstream: Upstream, *, token: str | None = None) -> Health:
         """GET the health path with the probe's own timeout; healthy is a 2xx with a JSON body."""
+        ...
+
+
+class PromptStates(Protocol):
+    """Asks a ComfyUI server what became of prompts."""
+
+    async def queued_ids(self, backend: Backend) -> frozenset[str]:
+        """Ids of the prompts that run or wait there. Raises BackendUnavailable."""
+        ...
+
+    async def ending(self, backend: Backend, prompt_id: str) -> Outcome | None:
+        """How the prompt ended there, or None when its history does not know it. Raises BackendUnavailable."""
         ...
 
 

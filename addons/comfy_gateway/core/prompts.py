@@ -1,7 +1,9 @@
 """One accepted prompt, and how it can end."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 
 class Outcome(StrEnum):
@@ -13,6 +15,24 @@ class Outcome(StrEnum):
     INTERRUPTED = "interrupted"
     LOST = "lost"
     """The server that had it forgot it."""
+
+
+def outcome_of_history(entry: Any) -> Outcome:
+    """How a prompt ended, from its entry in ``/history``.
+
+    ``status.status_str`` is "success" or "error"; an interrupted prompt is an "error" whose messages hold
+    ``execution_interrupted``. An entry without a status is an old one that was done.
+    """
+    status = entry.get("status") if isinstance(entry, Mapping) else None
+    if not isinstance(status, Mapping) or status.get("status_str") == "success":
+        return Outcome.DONE
+    messages = status.get("messages")
+    kinds = (
+        [message[0] for message in messages if message]
+        if isinstance(messages, list)
+        else []
+    )
+    return Outcome.INTERRUPTED if "execution_interrupted" in kinds else Outcome.ERROR
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,9 @@ def parse_sample(message: Any) -> Sample:
         pending = _count(comfyui, "queue_pending")
     sync = message.get("model_sync")
     return Sample(
-        utilization_percent=max(known) if known and len(known) == len(readings) else None,
+        utilization_percent=max(known)
+        if known and len(known) == len(readings)
+        else None,
         queue_running=running,
         queue_pending=pending,
         is_syncing_models=isinstance(sync, Mapping) and sync.get("state") == "running",
@@ -51,7 +53,11 @@ def _number(holder: Any, name: str) -> float | None:
     value = holder.get(name) if isinstance(holder, Mapping) else holder
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not 0 <= value <= 100
+    ):
         raise ValueError(f"telemetry field {name!r} is no percentage")
     return float(value)
 

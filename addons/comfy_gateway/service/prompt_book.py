@@ -28,7 +28,9 @@ class PromptBook:
         early = self._early.pop(record.prompt_id, None)
         self._store(record if early is None else replace(record, outcome=early))
         while len(self._records) > self._max_records:
-            oldest = next((key for key in self._records if key not in self._unfinished), None)
+            oldest = next(
+                (key for key in self._records if key not in self._unfinished), None
+            )
             if oldest is None:
                 break
             del self._records[oldest]
@@ -52,7 +54,11 @@ class PromptBook:
         return self._records.get(prompt_id)
 
     def unfinished(
-        self, *, user: UserId | None = None, sid: str | None = None, backend_id: str | None = None
+        self,
+        *,
+        user: UserId | None = None,
+        sid: str | None = None,
+        backend_id: str | None = None,
     ) -> list[PromptRecord]:
         """Prompts that have not ended, oldest first, narrowed by what is given."""
         return [

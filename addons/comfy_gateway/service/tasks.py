@@ -16,7 +16,9 @@ class Tasks:
         self._running: set[asyncio.Task[Any]] = set()
         self._is_closed = False
 
-    def start(self, work: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
+    def start(
+        self, work: Coroutine[Any, Any, None], *, name: str
+    ) -> asyncio.Task[None]:
         """Run ``work`` in the background. After ``aclose`` nothing is started and the coroutine is closed unrun.
 
         Raises RuntimeError after ``aclose``.
@@ -33,7 +35,12 @@ class Tasks:
     def _finish(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("task %r failed: %s", task.get_name(), type(error).__name__, exc_info=error)
+            logger.error(
+                "task %r failed: %s",
+                task.get_name(),
+                type(error).__name__,
+                exc_info=error,
+            )
 
     async def aclose(self) -> None:
         """Cancel what runs and wait until all of it has ended."""

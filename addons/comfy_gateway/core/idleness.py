@@ -1,0 +1,108 @@
+"""When is a private pod idle? A missing reading is never an idle one.
+
+Two ways to the end of a pod:
+
+* telemetry: every sample of a full window was at or under the threshold with an empty queue, without a gap;
+* silence: no usable sample for ``silence_timeout_s`` (an image without an agent, or one that broke), and no prompt
+  and no transfer for as long. It exists so that a pod whose agent never speaks does not cost money for ever.
+
+Neither counts while a prompt or a transfer of the user is in flight or ComfyUI's queue is not empty.
+"""
+
+from dataclasses import dataclass
+
+from comfy_gateway.core.telemetry import Sample
+
+
+@dataclass(frozen=True, slots=True)
+class IdleLimits:
+    """The settings that decide, in seconds and percent."""
+
+    idle_s: float
+    gpu_threshold_percent: float
+    silence_timeout_s: float
+    max_gap_s: float
+    """Two samples further apart than this are a gap, and the window begins anew after it."""
+
+
+class IdleWindow:
+    """How long the samples of one pod have been quiet without a gap."""
+
+    def __init__(self, limits: IdleLimits) -> None:
+        self._limits = limits
+        self.quiet_since_s: float | None = None
+        """Monotonic time of the first sample of the unbroken quiet run, or None when the last one was not quiet."""
+        self.last_usable_s: float | None = None
+        """Monotonic time of the last sample that told utilisation and queue, or None if there was none."""
+
+    def observe(self, sample: Sample | None, now_s: float) -> None:
+        """Take in one poll; None and a sample that lacks a reading end the quiet run."""
+        if (
+            sample is None
+            or sample.utilization_percent is None
+            or sample.is_queue_empty is None
+        ):
+            self.quiet_since_s = None
+            return
+        had_gap = (
+            self.last_usable_s is None
+            or now_s - self.last_usable_s > self._limits.max_gap_s
+        )
+        self.last_usable_s = now_s
+        is_quiet = (
+            sample.utilization_percent <= self._limits.gpu_threshold_percent
+            and sample.is_queue_empty
+            and not sample.is_syncing_models
+        )
+        if not is_quiet:
+            self.quiet_since_s = None
+        elif self.quiet_since_s is None or had_gap:
+            self.quiet_since_s = now_s
+
+
+@dataclass(frozen=True, slots=True)
+class PodUse:
+    """What the gateway itself knows of a pod's use. Times are monotonic seconds."""
+
+    ready_since_s: float
+    last_activity_s: float
+    """End of the last prompt or transfer, or when the pod became ready."""
+    prompts_in_flight: int
+    transfers_in_flight: int
+    queue_remaining: int | None
+    """ComfyUI's own answer just now; None when it did not answer or was not asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether the pod's time is up, and why or why not, in words for the log."""
+
+    is_over: bool
+    reason: str
+
+
+def judge(window: IdleWindow, use: PodUse, limits: IdleLimits, now_s: float) -> Verdict:
+    """Decide about one pod at a monotonic time."""
+    if use.prompts_in_flight:
+        return Verdict(False, f"{use.prompts_in_flight} prompts in flight")
+    if use.transfers_in_flight:
+        return Verdict(False, f"{use.transfers_in_flight} transfers in flight")
+    if use.queue_remaining:
+        return Verdict(False, f"{use.queue_remaining} prompts in ComfyUI's queue")
+    heard_s = window.last_usable_s
+    if (
+        window.quiet_since_s is not None
+        and heard_s is not None
+        and now_s - heard_s <= limits.max_gap_s
+    ):
+        # A prompt that came and went between two samples is activity all the same.
+        quiet_s = now_s - max(window.quiet_since_s, use.last_activity_s)
+        if quiet_s >= limits.idle_s:
+            return Verdict(True, f"idle for {quiet_s:.0f} s")
+        return Verdict(False, f"idle for {quiet_s:.0f} of {limits.idle_s:.0f} s")
+    silent_s = now_s - max(
+        use.ready_since_s if heard_s is None else heard_s, use.last_activity_s
+    )
+    if silent_s >= limits.silence_timeout_s:
+        return Verdict(True, f"no telemetry and no work for {silent_s:.0f} s")
+    return Verdict(False, "busy" if heard_s is not None else "no telemetry yet")

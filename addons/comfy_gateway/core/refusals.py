@@ -1,0 +1,86 @@
+"""What the gateway says when it answers no, in the shape of ComfyUI's own errors.
+
+``{"error": {"type", "message", "details", "extra_info"}, "node_errors": {}}`` is what ComfyUI's front end and
+scripts already know how to show. No text here holds an internal address, a token or a trace.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One answer that is not a ComfyUI server's."""
+
+    status: int
+    type: str
+    message: str
+    details: str = ""
+    retry_after_s: int | None = None
+
+    def body(self) -> dict[str, Any]:
+        """The JSON body."""
+        return {
+            "error": {
+                "type": self.type,
+                "message": self.message,
+                "details": self.details,
+                "extra_info": {},
+            },
+            "node_errors": {},
+        }
+
+
+MAX_PROMPT_BYTES: Final = 100 * 1024 * 1024
+"""ComfyUI's own default limit for a request body."""
+
+STARTING: Final = Refusal(
+    503, "gateway_starting", "The gateway is starting.", retry_after_s=2
+)
+BROKEN: Final = Refusal(
+    503,
+    "gateway_error",
+    "The gateway could not handle this request; nothing was sent on.",
+    retry_after_s=5,
+)
+FOREIGN_ORIGIN: Final = Refusal(
+    403,
+    "foreign_origin",
+    "This page may not talk to the gateway.",
+    "Its Origin is not one of the gateway's own addresses. GATEWAY_PUBLIC_URL names further ones.",
+)
+PROMPT_TOO_LARGE: Final = Refusal(
+    413, "prompt_too_large", f"A prompt may have at most {MAX_PROMPT_BYTES} bytes."
+)
+PROMPT_WITHOUT_LENGTH: Final = Refusal(
+    411,
+    "length_required",
+    "A prompt must come with a Content-Length and without a transfer encoding.",
+)
+UPSTREAM_UNREACHABLE: Final = Refusal(
+    502,
+    "upstream_unreachable",
+    "The ComfyUI server cannot be reached or broke off.",
+    retry_after_s=5,
+)
+UPSTREAM_LATE: Final = Refusal(
+    504,
+    "upstream_timeout",
+    "The ComfyUI server did not answer in time.",
+    retry_after_s=5,
+)
+MALFORMED: Final = Refusal(400, "malformed_request", "The request is malformed.")
+UNKNOWN_PAGE: Final = Refusal(404, "not_found", "The gateway has no such page.")
+NOT_FROM_HERE: Final = Refusal(
+    403, "forbidden", "This address is for the gateway itself."
+)
+
+
+def bad_path(why: str) -> Refusal:
+    """A path that two servers on the way could read differently."""
+    return Refusal(400, "bad_path", "The path cannot be used.", why)
+
+
+def bad_prompt(why: str) -> Refusal:
+    """A prompt whose body is not what ComfyUI expects; ComfyUI uses the same type for it."""
+    return Refusal(400, "invalid_prompt", "The prompt cannot be read.", why)

@@ -1,0 +1,91 @@
+"""From accepted prompts to a pod that is asked for."""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+
+from comfy_gateway.core.admission import refusal
+from comfy_gateway.core.ports import Clock
+from comfy_gateway.core.session import Event, State
+from comfy_gateway.core.users import UserId
+from comfy_gateway.core.window import PromptWindow
+from comfy_gateway.service.rules import Rules
+from comfy_gateway.service.sessions import Sessions
+
+logger = logging.getLogger(__name__)
+
+MAX_WINDOWS = 100_000
+
+
+class Bursts:
+    """Counts accepted prompts per user and opens a session at a burst. Everything here is synchronous:
+    of forty prompts that are accepted together the first that completes the burst takes the session out of
+    SHARED, and the others find it taken."""
+
+    def __init__(
+        self,
+        *,
+        sessions: Sessions,
+        rules: Rules,
+        clock: Clock,
+        begin: Callable[[UserId], None],
+    ) -> None:
+        self._sessions = sessions
+        self._rules = rules
+        self._clock = clock
+        self._begin = begin
+        self._windows: OrderedDict[UserId, PromptWindow] = OrderedDict()
+        self._told: set[UserId] = set()
+
+    def prompt_accepted(self, user: UserId) -> None:
+        """A ComfyUI server accepted a prompt of this user."""
+        if not self._rules.is_provisioning:
+            return
+        window = self._windows.get(user)
+        if window is None:
+            window = self._windows[user] = PromptWindow(
+                self._rules.threshold_count, self._rules.threshold_window_s
+            )
+            while len(self._windows) > MAX_WINDOWS:
+                self._windows.popitem(last=False)
+        self._windows.move_to_end(user)
+        if window.add(self._clock.monotonic()):
+            count, seconds = self._rules.threshold_count, self._rules.threshold_window_s
+            self._open(
+                user,
+                f"{count} prompts within {seconds:g} s" if count else "first prompt",
+            )
+
+    def seen(self, user: UserId) -> None:
+        """An identified user opened a socket; this alone is enough where the threshold is 0."""
+        if self._rules.is_provisioning and self._rules.threshold_count == 0:
+            self._open(user, "first socket")
+
+    def _open(self, user: UserId, cause: str) -> None:
+        if self._sessions.get(user).state is not State.SHARED:
+            return
+        # The price is not known yet; the budget is judged again with it before the order goes out.
+        others = self._sessions.counted(but=user)
+        committed_usd = sum(
+            (other.pod.cost_per_hour_usd or 0.0) if other.pod else 0.0
+            for other in others
+        )
+        why_not = refusal(
+            active_sessions=len(others),
+            committed_usd=committed_usd,
+            price_usd=0.0,
+            caps=self._rules.caps,
+        )
+        if why_not is not None:
+            if user not in self._told:
+                self._told.add(user)
+                logger.warning(
+                    "RunPod session %s: stays on duty after %s: %s",
+                    user.key,
+                    cause,
+                    why_not,
+                )
+            return
+        self._told.discard(user)
+        self._sessions.apply(user, Event.BURST, cause)
+        self._begin(user)

@@ -1,0 +1,77 @@
+"""The end of a pod: asked for until the cloud itself confirms it."""
+
+import logging
+
+from comfy_gateway.core.errors import CloudError
+from comfy_gateway.core.podname import PodNames
+from comfy_gateway.core.ports import Clock, Cloud
+
+logger = logging.getLogger(__name__)
+
+FIRST_WAIT_S = 2.0
+MOST_WAIT_S = 60.0
+TRIES_UNTIL_ALARM = 5
+
+
+class Endings:
+    """Terminates pods that are ours, and no other."""
+
+    def __init__(self, cloud: Cloud, names: PodNames, clock: Clock) -> None:
+        self._cloud = cloud
+        self._names = names
+        self._clock = clock
+
+    async def end(self, pod_id: str, name: str) -> None:
+        """Return once the cloud has confirmed that the pod is gone; until then ask again, for ever.
+
+        Raises ValueError, before anything is sent, for a name that is not ours.
+        """
+        if not self._names.is_ours(name):
+            raise ValueError(f"pod {name!r} is not one of ours")
+        tries = 0
+        wait_s = FIRST_WAIT_S
+        while not await self._try(pod_id, name):
+            tries += 1
+            if tries % TRIES_UNTIL_ALARM == 0:
+                logger.error(
+                    "RunPod session: pod %s does not end after %d tries and may cost money",
+                    name,
+                    tries,
+                )
+            await self._clock.sleep(wait_s)
+            wait_s = min(wait_s * 1.5, MOST_WAIT_S)
+
+    async def ask_once(self, pod_id: str, name: str) -> bool:
+        """One request for the end without waiting for it; True when it was sent or the pod is gone already."""
+        if not self._names.is_ours(name):
+            raise ValueError(f"pod {name!r} is not one of ours")
+        try:
+            pod = await self._cloud.get_pod(pod_id)
+            if pod is not None and pod.name == name:
+                await self._cloud.terminate_pod(pod_id)
+        except CloudError as error:
+            logger.warning("RunPod session: pod %s could not be ended: %s", name, error)
+            return False
+        return True
+
+    async def _try(self, pod_id: str, name: str) -> bool:
+        """Look, and ask for the end of what is still there. A termination that reports success proves nothing."""
+        try:
+            pod = await self._cloud.get_pod(pod_id)
+            if pod is None:
+                # One look can lie; the list is the second witness.
+                return all(
+                    listed.id != pod_id for listed in await self._cloud.list_pods()
+                )
+            if pod.name != name:
+                logger.error(
+                    "RunPod session: the pod that was %s has another name now; it is left alone",
+                    name,
+                )
+                return True
+            await self._cloud.terminate_pod(pod_id)
+        except CloudError as error:
+            logger.warning(
+                "RunPod session: pod %s is not confirmed gone: %s", name, error
+            )
+        return False

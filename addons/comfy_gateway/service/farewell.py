@@ -1,0 +1,49 @@
+"""What happens to the pods when the gateway ends."""
+
+import asyncio
+import logging
+
+from comfy_gateway.core.session import Session
+from comfy_gateway.service.endings import Endings
+from comfy_gateway.service.sessions import Sessions
+
+logger = logging.getLogger(__name__)
+
+
+class Farewell:
+    """Says what lives on and costs money, or ends it where that is wanted."""
+
+    def __init__(
+        self, sessions: Sessions, endings: Endings, *, is_ending: bool
+    ) -> None:
+        self._sessions = sessions
+        self._endings = endings
+        self._is_ending = is_ending
+
+    async def say(self) -> None:
+        """One line for each pod. Ending them is asked for at once for all; the caller bounds the time."""
+        billing = self._sessions.billing()
+        if self._is_ending:
+            await asyncio.gather(*(self._end(session) for session in billing))
+            return
+        for session in billing:
+            _tell(session, "lives on")
+
+    async def _end(self, session: Session) -> None:
+        pod = session.pod
+        if pod is None or pod.pod_id is None:
+            _tell(session, "may live on, for its order is not answered yet")
+        elif await self._endings.ask_once(pod.pod_id, pod.name):
+            _tell(session, "was asked to end")
+        else:
+            _tell(session, "lives on, for it could not be ended")
+
+
+def _tell(session: Session, what: str) -> None:
+    pod = session.pod
+    name = pod.name if pod else "?"
+    price = pod.cost_per_hour_usd if pod else None
+    rate = "an unknown price" if price is None else f"${price:.2f}"
+    logger.warning(
+        "RunPod session %s: pod %s %s at %s an hour", session.user.key, name, what, rate
+    )

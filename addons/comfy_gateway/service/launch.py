@@ -1,0 +1,189 @@
+"""Buying a pod: written down first, asked for once, looked up by name whenever the outcome is unknown."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+from comfy_gateway.core import admission
+from comfy_gateway.core.errors import (
+    CapacityRefused,
+    CloudError,
+    CloudRefused,
+    CloudUnauthorized,
+    CloudUnavailable,
+    StoreError,
+)
+from comfy_gateway.core.keys import Keys
+from comfy_gateway.core.podname import PodNames
+from comfy_gateway.core.ports import Candidate, Clock, Cloud, PodOrder
+from comfy_gateway.core.session import Event, Pod, Session
+from comfy_gateway.core.users import UserId
+from comfy_gateway.service.rules import Rules
+from comfy_gateway.service.sessions import Sessions
+
+logger = logging.getLogger(__name__)
+
+LOOKS = 4
+"""Truthful lists without the name before a create of unknown outcome counts as refused. The list lags."""
+
+
+class Launch:
+    """The steps of a session from REQUESTED to BOOTING."""
+
+    def __init__(
+        self,
+        *,
+        sessions: Sessions,
+        cloud: Cloud,
+        names: PodNames,
+        new_attempt: Callable[[], str],
+        keys: Keys,
+        rules: Rules,
+        clock: Clock,
+    ) -> None:
+        self._sessions = sessions
+        self._cloud = cloud
+        self._names = names
+        self._new_attempt = new_attempt
+        self._keys = keys
+        self._rules = rules
+        self._clock = clock
+        self._unsent: set[str] = set()
+        self._reserved_usd: dict[UserId, float] = {}
+
+    async def order(self, session: Session) -> None:
+        """REQUESTED: write the attempt down. Without that nothing is bought."""
+        attempt = self._new_attempt()
+        pod = Pod(self._names.make(session.user, attempt), attempt, self._clock.now())
+        self._sessions.apply(
+            session.user, Event.ORDERED, "attempt written down", pod=pod
+        )
+        try:
+            await self._sessions.save(session.user)
+        except StoreError as error:
+            self._sessions.apply(
+                session.user,
+                Event.REFUSED,
+                f"the attempt could not be written down: {error}",
+            )
+            return
+        self._unsent.add(attempt)
+
+    async def create(self, session: Session) -> None:
+        """CREATING: send the call if this process has not sent it yet, otherwise look for what it made."""
+        pod = session.pod
+        assert pod is not None
+        if pod.attempt not in self._unsent:
+            await self._look_up(
+                session.user, pod, "the gateway restarted while the pod was ordered"
+            )
+            return
+        self._unsent.discard(pod.attempt)
+        try:
+            await self._try_candidates(session.user, pod)
+        finally:
+            self._reserved_usd.pop(session.user, None)
+
+    async def _try_candidates(self, user: UserId, pod: Pod) -> None:
+        refusals: list[str] = []
+        for candidate in self._rules.candidates:
+            price_usd, why_not = await self._reserve(user, candidate)
+            if why_not is None:
+                try:
+                    pod_id = await self._cloud.create_pod(self._order(pod, candidate))
+                except CapacityRefused as error:
+                    why_not = str(error)
+                except (CloudRefused, CloudUnauthorized) as error:
+                    self._sessions.apply(user, Event.REFUSED, str(error))
+                    return
+                except CloudUnavailable as error:
+                    await self._look_up(user, pod, str(error))
+                    return
+                else:
+                    bought = replace(
+                        pod,
+                        pod_id=pod_id,
+                        gpu_type=candidate.gpu_type,
+                        cost_per_hour_usd=price_usd,
+                    )
+                    self._sessions.apply(
+                        user, Event.CREATED, f"{candidate.gpu_type} rented", pod=bought
+                    )
+                    return
+            refusals.append(f"{candidate.gpu_type}: {why_not}")
+        self._sessions.apply(
+            user, Event.REFUSED, "; ".join(refusals) or "no GPU type is configured"
+        )
+
+    async def _reserve(
+        self, user: UserId, candidate: Candidate
+    ) -> tuple[float | None, str | None]:
+        """The price, and why the pod may not be bought at it. Between the sum and the reservation nothing awaits."""
+        try:
+            price_usd = await self._cloud.price_per_hour_usd(candidate)
+        except CloudError as error:
+            return None, f"no price: {error}"
+        if price_usd is None:
+            return None, "the cloud does not offer it at any price"
+        others = self._sessions.counted(but=user)
+        committed_usd = sum(
+            self._reserved_usd.get(other.user, 0.0)
+            if other.pod is None or other.pod.cost_per_hour_usd is None
+            else other.pod.cost_per_hour_usd
+            for other in others
+        )
+        why_not = admission.refusal(
+            active_sessions=len(others),
+            committed_usd=committed_usd,
+            price_usd=price_usd,
+            caps=self._rules.caps,
+        )
+        if why_not is None:
+            self._reserved_usd[user] = price_usd
+        return price_usd, why_not
+
+    def _order(self, pod: Pod, candidate: Candidate) -> PodOrder:
+        env = {
+            **self._rules.pod_env,
+            "AUTH_TOKEN": self._keys.agent_token(pod.name),
+            "GATEWAY_POD_TOKEN": self._keys.pod_token(pod.name),
+        }
+        return PodOrder(pod.name, candidate, env)
+
+    async def _look_up(self, user: UserId, pod: Pod, why: str) -> None:
+        """Find out by name what a create call of unknown outcome has made. A list that fails counts for nothing."""
+        logger.warning(
+            "RunPod session %s: outcome of ordering %s unknown (%s); looking it up",
+            user.key,
+            pod.name,
+            why,
+        )
+        looks = 0
+        wait_s = 2.0
+        while looks < LOOKS:
+            await self._clock.sleep(wait_s)
+            wait_s = min(wait_s * 2, self._rules.reconcile_s)
+            try:
+                listed = await self._cloud.list_pods()
+            except CloudError as error:
+                logger.warning(
+                    "RunPod session %s: pods could not be listed: %s", user.key, error
+                )
+                continue
+            looks += 1
+            found = [candidate for candidate in listed if candidate.name == pod.name]
+            if found:
+                # Doubles are strays: the cloud watch ends every pod of ours that no session claims.
+                made = replace(
+                    pod,
+                    pod_id=found[0].id,
+                    gpu_type=found[0].gpu_type,
+                    cost_per_hour_usd=found[0].cost_per_hour_usd,
+                )
+                self._sessions.apply(
+                    user, Event.CREATED, f"found by name after: {why}", pod=made
+                )
+                return
+        self._sessions.apply(
+            user, Event.REFUSED, f"{why}; no pod of that name has appeared"
+        )

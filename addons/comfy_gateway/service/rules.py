@@ -1,0 +1,35 @@
+"""The settings that the life of a session depends on, in the units that it counts in."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from comfy_gateway.core.admission import Caps
+from comfy_gateway.core.idleness import IdleLimits
+from comfy_gateway.core.ports import Candidate
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """All durations in seconds."""
+
+    candidates: tuple[Candidate, ...]
+    """Where to buy, in order; empty where provisioning is off."""
+    caps: Caps
+    idle: IdleLimits
+    threshold_count: int = 5
+    threshold_window_s: float = 60.0
+    startup_timeout_s: float = 360.0
+    startup_poll_s: float = 5.0
+    agent_wait_s: float = 30.0
+    telemetry_poll_s: float = 60.0
+    failure_backoff_s: float = 30.0
+    most_backoff_s: float = 600.0
+    drain_timeout_s: float = 120.0
+    reconcile_s: float = 15.0
+    pod_env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Further environment of each pod; may hold secrets."""
+
+    @property
+    def is_provisioning(self) -> bool:
+        """Whether pods are bought at all."""
+        return bool(self.candidates)
