@@ -50,16 +50,16 @@ class FileRoutes:
         """Raises the answer where there is no file: 400 for a bad name or type, 403 outside, 404 else."""
         name, annotation = split_annotation(annotated)
         if not name or name.startswith("/") or ".." in name:
-            raise web.HTTPBadRequest
+            raise web.HTTPBadRequest(text="")
         root = self._folders.of_type(annotation or kind)
         if root is None:
-            raise web.HTTPBadRequest
+            raise web.HTTPBadRequest(text="")
         folder = below(root, subfolder)
         if folder is None:
-            raise web.HTTPForbidden
+            raise web.HTTPForbidden(text="")
         path = folder / Path(name).name
         if not path.is_file():
-            raise web.HTTPNotFound
+            raise web.HTTPNotFound(text="")
         return path
 
     async def upload_image(self, request: web.Request) -> web.Response:
@@ -74,11 +74,11 @@ class FileRoutes:
         kind = _text(post.get("type")) or "input"
         root = self._folders.of_type(kind)
         if root is None or not isinstance(image, web.FileField) or not image.filename:
-            raise web.HTTPBadRequest
+            raise web.HTTPBadRequest(text="")
         subfolder = _text(post.get("subfolder"))
         path = below(root, subfolder, image.filename)
         if path is None:
-            raise web.HTTPBadRequest
+            raise web.HTTPBadRequest(text="")
         overwrite = _text(post.get("overwrite")) in ("true", "1")
         form = {name: value for name, value in post.items() if isinstance(value, str)}
         body = await asyncio.to_thread(image.file.read)

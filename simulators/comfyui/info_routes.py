@@ -109,7 +109,7 @@ class InfoRoutes:
 
     async def models_in(self, request: web.Request) -> web.Response:
         if request.match_info["folder"] not in MODEL_FOLDERS:
-            raise web.HTTPNotFound
+            raise web.HTTPNotFound(text="")
         return web.json_response([])
 
     async def model_folders(self, request: web.Request) -> web.Response:
@@ -121,7 +121,7 @@ class InfoRoutes:
         return web.json_response([])
 
     async def view_metadata(self, request: web.Request) -> web.Response:
-        raise web.HTTPNotFound
+        raise web.HTTPNotFound(text="")
 
     async def features(self, request: web.Request) -> web.Response:
         return web.json_response(FEATURES)

@@ -59,7 +59,7 @@ class UserdataRoutes:
         """Raises HTTPForbidden for a name that leads out of the user's folder."""
         path = below(self._home(request), unquote(name) if "%" in name else name)
         if path is None:
-            raise web.HTTPForbidden
+            raise web.HTTPForbidden(text="")
         return path
 
     async def get_settings(self, request: web.Request) -> web.Response:
@@ -158,7 +158,7 @@ class UserdataRoutes:
     def _existing(self, request: web.Request) -> Path:
         path = self._path(request, request.match_info["file"])
         if not path.is_file():
-            raise web.HTTPNotFound
+            raise web.HTTPNotFound(text="")
         return path
 
     def _told(self, request: web.Request, path: Path) -> web.Response:

@@ -153,6 +153,7 @@ class _Validation:
                     "validating inner node",
                     error,
                     **given,
+                    exception_message=str(error),
                     linked_node=link,
                 )
             ]

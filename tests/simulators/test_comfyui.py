@@ -200,12 +200,12 @@ async def test_an_unknown_mood_changes_nothing(duty: Duty, wish: dict[str, Any])
 
 
 async def test_requests_are_kept_as_they_came(duty: Duty) -> None:
-    url = URL(f"{duty.served.url}api/userdata/a%2Fb.json?overwrite=true&x=%20", encoded=True)
+    url = URL(f"{duty.served.url}api/userdata/a%2F%41.json?overwrite=true&x=%20", encoded=True)
     async with duty.http.post(url, data=b"12345", headers=[("X-A", "1"), ("X-A", "2")]) as answer:
         assert answer.status == 200
     await duty.get("_sim/mood")
     (seen,) = await duty.get("_sim/requests")
-    assert (seen["method"], seen["path"]) == ("POST", "/api/userdata/a%2Fb.json?overwrite=true&x=%20")
+    assert (seen["method"], seen["path"]) == ("POST", "/api/userdata/a%2F%41.json?overwrite=true&x=%20")
     assert (seen["headers"]["X-A"], seen["body_bytes"]) == ("1, 2", 5)
     assert duty.sim.requests[0].path == seen["path"]
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from tests.simulators.comfy_client import (
     Duty,
+    empty,
     eventually,
     kinds,
     loading,
@@ -151,6 +152,16 @@ async def test_a_changed_node_runs_again_and_those_before_it_do_not(duty: Duty) 
     assert [message["data"]["node"] for message in heard if message["type"] == "executing"] == ["2", None]
     (cached,) = [message["data"]["nodes"] for message in heard if message["type"] == "execution_cached"]
     assert cached == ["1"]
+
+
+async def test_an_output_runs_as_soon_as_it_can(duty: Duty) -> None:
+    save = {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "ComfyUI"}}
+    nodes = {"1": empty(1), "2": empty(2), "3": saved()["2"], "4": save}
+    async with duty.listen("me") as page:
+        await duty.prompt(nodes, client_id="me")
+        heard = await page.until("executing", node=None)
+    order = [message["data"]["node"] for message in heard if message["type"] == "executing"]
+    assert order in (["1", "3", "2", "4", None], ["2", "4", "1", "3", None])
 
 
 async def test_errors_and_interruptions_reach_the_owner(duty: Duty) -> None:
