@@ -27,10 +27,7 @@ class IdentityCookie:
 
     def set_cookie_header(self, user: UserId, *, secure: bool) -> str:
         """Value of a ``Set-Cookie`` header; ``secure`` where browsers reach the gateway by HTTPS."""
-        value = self._serializer.dumps(user.key)
-        if isinstance(value, bytes):
-            value = value.decode("ascii")
-        cookie = f"{COOKIE_NAME}={value}; Max-Age={MAX_AGE_S}; Path=/; HttpOnly; SameSite=Lax"
+        cookie = f"{COOKIE_NAME}={self._serializer.dumps(user.key)}; Max-Age={MAX_AGE_S}; Path=/; HttpOnly; SameSite=Lax"
         return f"{cookie}; Secure" if secure else cookie
 
     def read(self, cookie_header: str | None) -> UserId | None:
