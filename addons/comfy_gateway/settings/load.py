@@ -29,9 +29,10 @@ DATABASE_FILE: Final = "gateway.db"
 _OUR_PREFIXES: Final = ("RUNPOD_", "GATEWAY_", "DUTY_", "USER_ID_", "BUDGET_")
 _KNOWN_ELSEWHERE: Final = re.compile(
     r"RUNPOD_(POD_ID|DC_ID|POD_HOSTNAME|CPU_COUNT|MEM_GB|GPU_NAME|PUBLIC_IP|TCP_PORT_\d+|UDP_PORT_\d+|VOLUME_ID"
-    r"|PROJECT_ID|ENDPOINT_ID|WEBHOOK_\w+|SECRET_\w+|API_BASE_URL|UA_INTEGRATION)|GATEWAY_POD_TOKEN"
+    r"|PROJECT_ID|ENDPOINT_ID|WEBHOOK_\w+|SECRET_\w+|API_BASE_URL|UA_INTEGRATION)"
+    r"|GATEWAY_(POD_TOKEN|COVERAGE|REQUIRE_ALL)"
 )
-"""Set by RunPod inside its pods, read by its SDK, or read by our pod image."""
+"""Set by RunPod inside its pods, or read by its SDK, our pod image and the tests."""
 
 _SHOWN_LENGTH: Final = 120
 
