@@ -3,12 +3,13 @@
 import subprocess
 import sys
 import threading
-import time
+import weakref
 from concurrent.futures import CancelledError
 
 import pytest
 
 from comfy_gateway.adapters.runpod.lane import Lane, LaneClosed
+from tests.conditions import wait_for_blocking
 
 
 def test_answers_and_errors_come_back() -> None:
@@ -73,16 +74,15 @@ def test_a_closed_lane_runs_nothing_that_waits_and_takes_nothing_new() -> None:
         lane.submit(lambda: None)
     may_end.set()
     assert running.result(5) == "done"
-    deadline = time.monotonic() + 5
-    while any(thread.name.startswith("close ") for thread in threading.enumerate()):
-        assert time.monotonic() < deadline
+    wait_for_blocking(
+        lambda: not any(thread.name.startswith("close ") for thread in threading.enumerate()),
+        "the end of the lane's thread",
+    )
 
 
 def test_a_thread_keeps_nothing_of_the_work_it_has_done() -> None:
     class Answer:
         pass
-
-    import weakref
 
     lane = Lane("keep", 1)
     answer = weakref.ref(lane.submit(Answer).result(5))

@@ -19,11 +19,10 @@ import graphql
 import pytest
 from aiohttp import web
 
+from comfy_gateway.adapters.runpod import RunPodOrder, RunPodSdkCloud
 from comfy_gateway.adapters.runpod.binding import is_loopback
-from comfy_gateway.adapters.runpod.order import RunPodOrder
 from comfy_gateway.adapters.runpod.pasted import checked_env
 from comfy_gateway.adapters.runpod.refusals import scrubbed
-from comfy_gateway.adapters.runpod.sdk_cloud import RunPodSdkCloud
 from comfy_gateway.core.errors import CloudRefused, CloudUnavailable
 from comfy_gateway.core.ports import Candidate, PodOrder
 from tests.contract.loopback import answering, saying
@@ -438,9 +437,8 @@ async def test_a_price_is_asked_again_after_an_hour(desk: Desk) -> None:
 
 
 PROGRAM = """
-import asyncio, sys, time
-from comfy_gateway.adapters.runpod.order import RunPodOrder
-from comfy_gateway.adapters.runpod.sdk_cloud import RunPodSdkCloud
+import asyncio, sys
+from comfy_gateway.adapters.runpod import RunPodOrder, RunPodSdkCloud
 from comfy_gateway.core.errors import CloudUnavailable
 
 async def main():
@@ -448,15 +446,16 @@ async def main():
     cloud = RunPodSdkCloud(api_key="k", api_base=sys.argv[1], order_defaults=RunPodOrder(image_name="i"),
                            request_timeout_s=0.2)
     loading = asyncio.ensure_future(cloud.load_sdk())
-    longest, last = 0.0, time.monotonic()
+    turns = 0
     while not loading.done():
         await asyncio.sleep(0.01)
-        longest, last = max(longest, time.monotonic() - last), time.monotonic()
+        turns += 1
     await loading
+    assert "runpod" in sys.modules
     try:
         await cloud.list_pods()
     except CloudUnavailable:
-        print(f"{longest:.3f}")
+        print(turns)
     await cloud.aclose()
 
 asyncio.run(main())
@@ -473,4 +472,4 @@ async def test_the_import_does_not_stop_the_loop_and_a_hanging_call_does_not_sto
         async with asyncio.timeout(25):
             output, _ = await process.communicate()
     assert process.returncode == 0
-    assert 0 < float(output) < 1.0
+    assert int(output) > 10  # an import in the loop would leave it one turn

@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from comfy_gateway.adapters.runpod.order import RunPodOrder
-from comfy_gateway.adapters.runpod.sdk_cloud import RunPodSdkCloud
+from comfy_gateway.adapters.runpod import RunPodOrder, RunPodSdkCloud
 from comfy_gateway.core.errors import (
     CapacityRefused,
     CloudError,
@@ -25,7 +24,7 @@ from comfy_gateway.core.errors import (
 from comfy_gateway.core.ports import Candidate, Cloud, CloudPod, PodOrder
 from simulators.runpod import CAPACITY_TEXTS, Delays, Fault, NetworkVolume, RunPodSimulator, serve
 from simulators.runpod import PodOrder as SimulatedOrder
-from tests.contract.waiting import until
+from tests.conditions import wait_for
 
 KEY = "rpa_TESTKEY0123456789abcdefghij"
 SECRET = "0123456789abcdef" * 4
@@ -267,18 +266,18 @@ class TestCreate:
         with pytest.raises(CloudUnavailable):
             await account.impatient.create_pod(order())
         await account.impatient.aclose()
-        await until(no_thread_works)
+        await wait_for(no_thread_works, "the end of the SDK's threads")
         assert account.sim.calls == {"gpu": 1}
 
     async def test_a_cancelled_create_never_makes_a_pod_later(self, account: Account) -> None:
         account.spoil("gpu", "slow", seconds=0.3)
         creating = asyncio.ensure_future(account.cloud.create_pod(order()))
-        await until(lambda: account.sim.calls["gpu"] == 1)
+        await wait_for(lambda: account.sim.calls["gpu"] == 1, "the calls to arrive")
         creating.cancel()
         with pytest.raises(asyncio.CancelledError):
             await creating
         await account.cloud.aclose()
-        await until(no_thread_works)
+        await wait_for(no_thread_works, "the end of the SDK's threads")
         assert account.sim.calls == {"gpu": 1}
 
     async def test_forty_orders_at_once_are_forty_pods(
@@ -442,7 +441,7 @@ class TestEnd:
         pod_id = await account.cloud.create_pod(order())
         account.spoil("list", "hang", times=None)
         looks = asyncio.gather(*(account.cloud.list_pods() for _ in range(30)))
-        await until(lambda: account.sim.calls["list"] >= 8)
+        await wait_for(lambda: account.sim.calls["list"] >= 8, "the calls to arrive")
         await account.cloud.terminate_pod(pod_id)
         assert account.sim.living() == []
         assert not looks.done()
@@ -518,7 +517,7 @@ class TestTime:
     async def test_calls_that_wait_for_their_turn_end_with_the_cloud(self, account: Account) -> None:
         account.spoil("list", "hang", times=None)
         calls = asyncio.gather(*(account.impatient.list_pods() for _ in range(20)), return_exceptions=True)
-        await until(lambda: account.sim.calls["list"] >= 8)
+        await wait_for(lambda: account.sim.calls["list"] >= 8, "the calls to arrive")
         await account.impatient.aclose()
         async with asyncio.timeout(IMPATIENT_S + 2):
             assert all(isinstance(outcome, CloudError) for outcome in await calls)
