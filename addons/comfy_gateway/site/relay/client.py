@@ -1,0 +1,168 @@
+"""One client's socket: a bounded outbox, a writer, pings."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import aiohttp
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from comfy_gateway.core import frames
+from comfy_gateway.core.frames import Frame
+from comfy_gateway.core.outbox import Outbox
+from comfy_gateway.core.ports import Clock
+from comfy_gateway.site.relay.limits import RelayLimits, RelayStats
+
+logger = logging.getLogger(__name__)
+
+ENDED: Final = frozenset({WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR})
+
+
+class ClientSocket:
+    """The client's end. ``put`` never waits; what the client does not read in time costs its outbox only."""
+
+    def __init__(self, limits: RelayLimits, stats: RelayStats, clock: Clock) -> None:
+        self._limits = limits
+        self._stats = stats
+        self._clock = clock
+        # aiohttp's own heartbeat cuts a client whose pong is late by half an interval. A client behind a
+        # slow line gets our ping after all that is queued before it, so the pings are our own and more
+        # patient.
+        self._socket = web.WebSocketResponse(
+            timeout=limits.close_timeout_s,
+            autoclose=False,
+            autoping=False,
+            compress=False,
+            max_msg_size=limits.max_client_message_bytes,
+            decode_text=False,
+        )
+        self._transport: asyncio.Transport | None = None
+        self._outbox = Outbox(
+            preview_budget_bytes=limits.preview_budget_bytes, event_budget_bytes=limits.event_budget_bytes
+        )
+        self._wake = asyncio.Event()
+        self._ending = asyncio.Event()
+        self._close_code: int = WSCloseCode.OK
+        self._heard_at_s = clock.monotonic()
+        self.is_greeted = False
+        """Whether it has had its first ``status``."""
+        self.has_spoken = False
+        """Whether it has sent a message."""
+
+    @property
+    def response(self) -> web.StreamResponse:
+        """What the handler returns."""
+        return self._socket
+
+    def can_accept(self, request: web.Request) -> bool:
+        """Whether the request asks for a WebSocket."""
+        return bool(self._socket.can_prepare(request))
+
+    async def accept(self, request: web.Request) -> None:
+        """Answer the handshake. Raises ConnectionError when the client is gone."""
+        self._transport = request.transport
+        await self._socket.prepare(request)
+
+    def put(self, frame: Frame) -> None:
+        """Send a frame soon. A client that has let too many events pile up is closed with 1013 instead."""
+        if self._ending.is_set():
+            return
+        dropped_before = self._outbox.dropped_previews
+        is_taken = self._outbox.put(frame)
+        self._stats.dropped_previews += self._outbox.dropped_previews - dropped_before
+        self._wake.set()
+        if not is_taken:
+            self._stats.overflows += 1
+            logger.info(
+                "a client's socket is closed: it does not read, %d bytes wait", self._outbox.unsent_bytes
+            )
+            self.end(WSCloseCode.TRY_AGAIN_LATER)
+
+    def end(self, code: int) -> None:
+        """Close the socket with this code; what waits is not sent any more."""
+        if not self._ending.is_set():
+            self._close_code = code
+            self._outbox.clear()
+            self._ending.set()
+
+    def abort(self) -> None:
+        """Cut the connection; harmless where it is gone."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def run(self, hear: Callable[[Frame], None]) -> None:
+        """Give ``hear`` what the client sends and send what was put, until the socket is closed by either
+        side.
+        """
+        self._stats.client_sockets += 1
+        try:
+            async with asyncio.TaskGroup() as group:
+                helpers = [
+                    group.create_task(self._write(), name="relay client: writer"),
+                    group.create_task(self._ping(), name="relay client: pings"),
+                ]
+                group.create_task(self._close(), name="relay client: closer")
+                await self._read(hear)
+                self.end(WSCloseCode.OK)
+                for helper in helpers:
+                    helper.cancel()
+        finally:
+            self._stats.client_sockets -= 1
+            self.end(WSCloseCode.OK)
+            if not self._socket.closed:
+                self.abort()
+
+    async def _read(self, hear: Callable[[Frame], None]) -> None:
+        while True:
+            message = await self._socket.receive()
+            self._heard_at_s = self._clock.monotonic()
+            if message.type in ENDED:
+                return
+            match message.type:
+                case WSMsgType.TEXT:
+                    hear(frames.text(bytes(message.data)))
+                case WSMsgType.BINARY:
+                    hear(frames.binary(bytes(message.data)))
+                case WSMsgType.PING:
+                    await self._pong(bytes(message.data))
+
+    async def _write(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while (frame := self._outbox.take()) is not None:
+                try:
+                    await self._socket.send_frame(
+                        frame.payload, WSMsgType.TEXT if frame.is_text else WSMsgType.BINARY
+                    )
+                except (ConnectionError, aiohttp.ClientError):
+                    return  # the network closed it; the reader sees that too
+
+    async def _pong(self, payload: bytes) -> None:
+        try:
+            await self._socket.pong(payload)
+        except (ConnectionError, aiohttp.ClientError):
+            return
+
+    async def _ping(self) -> None:
+        while True:
+            await self._clock.sleep(self._limits.ping_s)
+            if self._clock.monotonic() - self._heard_at_s > self._limits.silent_pings * self._limits.ping_s:
+                self.abort()
+                return
+            try:
+                await self._socket.ping()
+            except (ConnectionError, aiohttp.ClientError):
+                return
+
+    async def _close(self) -> None:
+        await self._ending.wait()
+        try:
+            async with asyncio.timeout(self._limits.close_timeout_s):
+                await self._socket.close(code=self._close_code, drain=False)
+        except TimeoutError:
+            self.abort()  # the closing frame lies behind what the client does not read
+        else:
+            # The transport closes when it has sent all it holds, which may be never.
+            asyncio.get_running_loop().call_later(self._limits.close_timeout_s, self.abort)

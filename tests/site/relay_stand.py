@@ -1,0 +1,377 @@
+"""A relay on a real socket, clients to talk to it, and a ComfyUI that says what a test tells it to say."""
+
+import asyncio
+import json
+import struct
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+from aiohttp import WSMsgType, web
+from comfy_gateway.adapters.clock import SystemClock
+from comfy_gateway.core.keys import Keys
+from comfy_gateway.core.prompts import PromptRecord
+from comfy_gateway.core.socket_ids import upstream_sid
+from comfy_gateway.core.upstream import Backend, Source, Upstream
+from comfy_gateway.core.users import IdKind, UserId
+from comfy_gateway.service.prompt_book import PromptBook
+from comfy_gateway.service.routes import Routes
+from comfy_gateway.site.relay import Relay, RelayLimits
+from yarl import URL
+
+DEADLINE_S = 10.0
+ALICE = UserId(IdKind.NAMED, "alice")
+BOB = UserId(IdKind.NAMED, "bob")
+KEYS = Keys(b"k" * 32)
+QUICK = RelayLimits(
+    connect_timeout_s=2.0,
+    backoff_first_s=0.05,
+    backoff_most_s=0.2,
+    linger_s=0.3,
+    farewell_s=0.15,
+    close_timeout_s=1.0,
+)
+
+type Said = dict[str, Any] | bytes
+"""A message: JSON of a text frame, or the bytes of a binary one."""
+
+
+async def until(condition: Callable[[], object], *, within_s: float = DEADLINE_S) -> None:
+    """Return as soon as the condition holds. Raises TimeoutError when it never does."""
+    async with asyncio.timeout(within_s):
+        while not condition():  # noqa: ASYNC110 - what is waited for happens elsewhere and sets no event
+            await asyncio.sleep(0.005)
+
+
+def duty(url: str, number: int = 0) -> Backend:
+    return Backend(f"duty-{number}", Source.DUTY, Upstream.parse(url))
+
+
+def pod(url: str, token: str | None = None) -> Backend:
+    return Backend("comfy-gw-alice-1", Source.PRIVATE, Upstream.parse(url), token)
+
+
+@dataclass
+class Client:
+    """A client's socket. ``said`` is all that it has heard, in order."""
+
+    socket: aiohttp.ClientWebSocketResponse
+    said: list[Said] = field(default_factory=list)
+
+    @property
+    def close_code(self) -> int | None:
+        return self.socket.close_code
+
+    def kinds(self) -> list[str]:
+        """Types of the text messages, in order."""
+        return [said["type"] for said in self.said if isinstance(said, dict)]
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        """Data of all messages of this type."""
+        return [said["data"] for said in self.said if isinstance(said, dict) and said["type"] == kind]
+
+    def story(self, prompt_id: str) -> list[str]:
+        """What was told about a prompt, steps and status left out; ``released`` is executing with node null."""
+        story = []
+        for said in self.said:
+            if not isinstance(said, dict) or said["data"].get("prompt_id") != prompt_id:
+                continue
+            if said["type"] not in {"progress", "progress_state"}:
+                is_release = said["type"] == "executing" and said["data"]["node"] is None
+                story.append("released" if is_release else said["type"])
+        return story
+
+    async def hear(self) -> Said | None:
+        """The next message, or None when the socket is closed."""
+        async with asyncio.timeout(DEADLINE_S):
+            message = await self.socket.receive()
+        if message.type not in {WSMsgType.TEXT, WSMsgType.BINARY}:
+            return None
+        said: Said = json.loads(message.data) if message.type is WSMsgType.TEXT else bytes(message.data)
+        self.said.append(said)
+        return said
+
+    async def hear_until(self, condition: Callable[["Client"], object]) -> None:
+        """Listen until the condition holds. Fails when the socket is closed before, or nothing comes."""
+        while not condition(self):
+            assert await self.hear() is not None, f"closed with {self.close_code} after {self.said}"
+
+    async def hear_kind(self, kind: str, count: int = 1) -> dict[str, Any]:
+        """Data of the ``count``-th message of this type."""
+        await self.hear_until(lambda client: len(client.of(kind)) >= count)
+        return self.of(kind)[count - 1]
+
+    async def hear_all_until_closed(self) -> None:
+        while await self.hear() is not None:
+            pass
+
+    async def say(self, kind: str, data: Any) -> None:
+        await self.socket.send_json({"type": kind, "data": data})
+
+
+class Stand:
+    """A relay with its site. The user stands in a header, as the gateway's hooks would say it."""
+
+    def __init__(self, backend: Backend, limits: RelayLimits) -> None:
+        self.duty = backend
+        self.routes = Routes(backend, lambda user: self.duty)
+        self.book = PromptBook()
+        self.relay = Relay(
+            routes=self.routes, book=self.book, keys=KEYS, clock=SystemClock(), limits=limits
+        )
+        self.url = ""
+        self._http: aiohttp.ClientSession | None = None
+
+    @property
+    def http(self) -> aiohttp.ClientSession:
+        assert self._http is not None
+        return self._http
+
+    @property
+    def stats(self) -> Any:
+        return self.relay.stats
+
+    async def connect(
+        self, user: UserId | None = ALICE, sid: str | None = "tab", *, autoping: bool = True, **query: str
+    ) -> Client:
+        """Open a client's socket."""
+        url, headers = self._asking(user, sid, query)
+        return Client(await self.http.ws_connect(url, headers=headers, max_msg_size=0, autoping=autoping))
+
+    async def refusal(self, user: UserId | None = ALICE, sid: str | None = "tab") -> tuple[int, dict[str, Any]]:
+        """Status and JSON of a handshake that does not succeed."""
+        url, headers = self._asking(user, sid, {})
+        async with self.http.get(url, headers=headers | UPGRADE) as response:
+            return response.status, await response.json()
+
+    def _asking(
+        self, user: UserId | None, sid: str | None, query: Mapping[str, str]
+    ) -> tuple[URL, dict[str, str]]:
+        params = dict(query) if sid is None else {**query, "clientId": sid}
+        return URL(f"{self.url}/ws").with_query(params), {} if user is None else {"X-User": user.key}
+
+    async def prompt(
+        self,
+        nodes: dict[str, Any],
+        *,
+        backend: Backend | None = None,
+        user: UserId | None = ALICE,
+        sid: str = "tab",
+    ) -> str:
+        """Send a prompt as the gateway does, and note that it was accepted. Returns its id."""
+        backend = backend or self.routes.current(user)
+        body = {"prompt": nodes, "client_id": upstream_sid(KEYS, user, sid)}
+        async with self.http.post(backend.upstream.url("/prompt"), json=body) as response:
+            assert response.status == 200, await response.text()
+            prompt_id: str = (await response.json())["prompt_id"]
+        self.accept(prompt_id, backend, user=user, sid=sid)
+        return prompt_id
+
+    def accept(
+        self, prompt_id: str, backend: Backend, *, user: UserId | None = ALICE, sid: str = "tab"
+    ) -> None:
+        self.book.accept(PromptRecord(prompt_id, user.key if user else None, sid, backend.id))
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        key = request.headers.get("X-User")
+        user = UserId.from_key(key) if key is not None else None
+        return await self.relay.handle(request, user=user, sid=request.query.get("clientId"))
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["Stand"]:
+        app = web.Application()
+        app.router.add_get("/ws", self._handle)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        try:
+            with eager_tasks():
+                async with aiohttp.ClientSession() as self._http:
+                    yield self
+        finally:
+            await self.relay.aclose()
+            await runner.cleanup()
+
+
+UPGRADE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+}
+
+
+@asynccontextmanager
+async def relay_before(backend: Backend | str, limits: RelayLimits = QUICK) -> AsyncIterator[Stand]:
+    """A relay whose users are on this duty server."""
+    stand = Stand(duty(backend) if isinstance(backend, str) else backend, limits)
+    async with stand.running():
+        yield stand
+
+
+class ScriptedComfy:
+    """A ComfyUI that says only what the test lets it say, with the real one's way of keeping sockets.
+
+    ``registered`` holds the sockets that would hear events; a handler that ends removes its id, whoever is there.
+    """
+
+    def __init__(self) -> None:
+        self.registered: dict[str, web.WebSocketResponse] = {}
+        self.open: dict[str, int] = {}
+        """Handlers that run, by socket id."""
+        self.most_open: dict[str, int] = {}
+        """The most that ever ran at once for a socket id; more than one makes it deaf."""
+        self.opened = 0
+        self.heard: list[Said] = []
+        self.requests: list[web.Request] = []
+        self.queue: list[str] = []
+        self.history: dict[str, Any] = {}
+        self.remaining = 0
+        self.greets = True
+        self.is_lying = False
+        self.resumes: str | None = None
+        """The node that it names to a socket that comes, as it does while a prompt runs."""
+        self.refuses_with: int | None = None
+        self.answers_pings = True
+        self.answers = asyncio.Event()
+        """While it is not set, handshakes wait."""
+        self.answers.set()
+        self.looks_up = asyncio.Event()
+        """While it is not set, answers about queue and history wait."""
+        self.looks_up.set()
+        self.url = ""
+
+    @property
+    def socket(self) -> web.WebSocketResponse:
+        """The only registered socket."""
+        (socket,) = self.registered.values()
+        return socket
+
+    async def say(self, kind: str, **data: Any) -> None:
+        await self.socket.send_json({"type": kind, "data": data})
+
+    async def say_bytes(self, payload: bytes) -> None:
+        await self.socket.send_bytes(payload)
+
+    async def say_status(self, remaining: int) -> None:
+        self.remaining = remaining
+        await self.say("status", **self._status())
+
+    def drop(self) -> None:
+        """Cut all connections without a closing frame."""
+        for request in self.requests:
+            if request.transport is not None and request.path == "/ws":
+                request.transport.abort()
+
+    def _status(self) -> dict[str, Any]:
+        return {"status": {"exec_info": {"queue_remaining": self.remaining}}}
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append(request)
+        await self.answers.wait()
+        if self.refuses_with is not None:
+            return web.Response(status=self.refuses_with, headers={"Location": "/elsewhere"})
+        socket = web.WebSocketResponse(max_msg_size=0, autoping=self.answers_pings)
+        await socket.prepare(request)
+        sid = request.query["clientId"]
+        self.registered[sid] = socket
+        self.opened += 1
+        self.open[sid] = self.open.get(sid, 0) + 1
+        self.most_open[sid] = max(self.most_open.get(sid, 0), self.open[sid])
+        try:
+            if self.greets:
+                await socket.send_json({"type": "status", "data": {**self._status(), "sid": sid}})
+            if self.resumes is not None:
+                await socket.send_json({"type": "executing", "data": {"node": self.resumes}})
+            async for message in socket:
+                if message.type is WSMsgType.TEXT:
+                    self.heard.append(json.loads(message.data))
+                elif message.type is WSMsgType.BINARY:
+                    self.heard.append(bytes(message.data))
+        finally:
+            self.registered.pop(sid, None)
+            self.open[sid] -= 1
+        return socket
+
+    async def _queue(self, request: web.Request) -> web.Response:
+        self.requests.append(request)
+        await self.looks_up.wait()
+        if self.is_lying:
+            return web.json_response(["something", "else"])
+        running = [[0, prompt_id, {}, {}, []] for prompt_id in self.queue]
+        return web.json_response({"queue_running": running, "queue_pending": []})
+
+    async def _history(self, request: web.Request) -> web.Response:
+        self.requests.append(request)
+        prompt_id = request.match_info["prompt_id"]
+        found = {prompt_id: self.history[prompt_id]} if prompt_id in self.history else {}
+        return web.json_response(found)
+
+    @asynccontextmanager
+    async def serving(self, port: int = 0, prefix: str = "") -> AsyncIterator["ScriptedComfy"]:
+        app = web.Application()
+        app.router.add_get(f"{prefix}/ws", self._handle)
+        app.router.add_get(f"{prefix}/queue", self._queue)
+        app.router.add_get(f"{prefix}/history/{{prompt_id}}", self._history)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}{prefix}"
+        try:
+            yield self
+        finally:
+            self.answers.set()
+            self.looks_up.set()
+            await runner.cleanup()
+
+
+def finished(*nodes: str, error: str | None = None, prompt_id: str = "p") -> dict[str, Any]:
+    """An entry of the history with one output for each node."""
+    verdict = {"prompt_id": prompt_id, "timestamp": 3}
+    if error is not None:
+        verdict |= {"node_id": "4", "node_type": "X", "exception_message": error, "traceback": []}
+    return {
+        "prompt": [0, prompt_id, {}, {}, []],
+        "outputs": {node: {"images": [{"filename": f"{node}.png"}]} for node in nodes},
+        "meta": {},
+        "status": {
+            "status_str": "success" if error is None else "error",
+            "completed": error is None,
+            "messages": [
+                ["execution_start", {"prompt_id": prompt_id, "timestamp": 1}],
+                ["execution_cached", {"nodes": [], "prompt_id": prompt_id, "timestamp": 2}],
+                ["execution_success" if error is None else "execution_error", verdict],
+            ],
+        },
+    }
+
+
+def jpeg_preview(size_bytes: int) -> bytes:
+    return struct.pack(">II", 1, 1) + bytes(size_bytes - 8)
+
+
+def sleeping(seconds: float, steps: int = 4, seed: int = 0) -> dict[str, Any]:
+    """A workflow of the simulated ComfyUI that takes so long and shows previews."""
+    return {
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 16, "batch_size": 1, "color": seed}},
+        "2": {
+            "class_type": "SimSleep",
+            "inputs": {"seconds": seconds, "steps": steps, "image": ["1", 0], "seed": seed},
+        },
+        "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "relay"}},
+    }
+
+
+@contextmanager
+def eager_tasks() -> Iterator[None]:
+    """As mitmproxy's event loop makes them."""
+    loop = asyncio.get_running_loop()
+    before = loop.get_task_factory()
+    loop.set_task_factory(asyncio.eager_task_factory)
+    try:
+        yield
+    finally:
+        loop.set_task_factory(before)
