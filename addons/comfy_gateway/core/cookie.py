@@ -27,7 +27,8 @@ class IdentityCookie:
 
     def set_cookie_header(self, user: UserId, *, secure: bool) -> str:
         """Value of a ``Set-Cookie`` header; ``secure`` where browsers reach the gateway by HTTPS."""
-        cookie = f"{COOKIE_NAME}={self._serializer.dumps(user.key)}; Max-Age={MAX_AGE_S}; Path=/; HttpOnly; SameSite=Lax"
+        pair = f"{COOKIE_NAME}={self._serializer.dumps(user.key)}"
+        cookie = f"{pair}; Max-Age={MAX_AGE_S}; Path=/; HttpOnly; SameSite=Lax"
         return f"{cookie}; Secure" if secure else cookie
 
     def read(self, cookie_header: str | None) -> UserId | None:

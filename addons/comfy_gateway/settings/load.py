@@ -35,6 +35,8 @@ _KNOWN_ELSEWHERE: Final = re.compile(
 """Set by RunPod inside its pods, or read by its SDK, our pod image and the tests."""
 
 _SHOWN_LENGTH: Final = 120
+_DEFAULT: Final = "default"
+_NEAR_ENOUGH: Final = 0.8
 
 
 class SettingsError(ValueError):
@@ -60,10 +62,14 @@ def load(environ: Mapping[str, str] | None = None, *, root: Path | None = None) 
 
     state_dir = given["GATEWAY_STATE_DIR"].value
     given.setdefault(
-        "GATEWAY_DATABASE_URL", _Given(f"sqlite+aiosqlite:///{state_dir}/{DATABASE_FILE}", "default")
+        "GATEWAY_DATABASE_URL", _Given(f"sqlite+aiosqlite:///{state_dir}/{DATABASE_FILE}", _DEFAULT)
     )
     wrong = _find_wrong(known, given, root)
-    faults += [_fault(known[name], given.get(name), reason) for name, reason in wrong.items()]
+    faults += [
+        _fault(known[name], given.get(name), reason)
+        for name, reason in wrong.items()
+        if name not in given or given[name].origin != _DEFAULT  # made from another value that is wrong
+    ]
     # What is wrong by itself is left out, so that the rest can still be judged together.
     settings = _validate(known, {**_without(given, wrong), **_stand_ins(wrong)}, root)
     faults += [text for names, text in _contradictions(settings) if not names & wrong.keys()]
@@ -82,8 +88,8 @@ class _Given:
 
 def _given(known: Mapping[str, Variable], sources: Sources) -> dict[str, _Given]:
     given = {
-        "GATEWAY_STATE_DIR": _Given(known["GATEWAY_STATE_DIR"].var.default_text, "default"),
-        CONFIG_PATH_NAME: _Given(DEFAULT_CONFIG_PATH, "default"),
+        "GATEWAY_STATE_DIR": _Given(known["GATEWAY_STATE_DIR"].var.default_text, _DEFAULT),
+        CONFIG_PATH_NAME: _Given(DEFAULT_CONFIG_PATH, _DEFAULT),
     }
     for name, variable in known.items():
         found = sources.given(name, is_ended_by_blank=variable.var.is_ended_by_blank)
@@ -146,7 +152,7 @@ def _stand_ins(wrong: Mapping[str, str]) -> dict[str, _Given]:
         "GATEWAY_DATABASE_URL": "sqlite+aiosqlite:///state.db",
         CONFIG_PATH_NAME: DEFAULT_CONFIG_PATH,
     }
-    return {name: _Given(value, "default") for name, value in values.items() if name in wrong}
+    return {name: _Given(value, _DEFAULT) for name, value in values.items() if name in wrong}
 
 
 def _fault(variable: Variable, found: _Given | None, allowed: str) -> str:
@@ -204,7 +210,10 @@ def _warnings(settings: Settings, sources: Sources, known: Mapping[str, Variable
                 name in known or not name.startswith(_OUR_PREFIXES) or _KNOWN_ELSEWHERE.fullmatch(name)
             ):
                 continue
-            yield f"{name} ({layer.origin}) is no setting{_suggestion(name, known, is_flat=is_flat)}"
+            if not is_flat and name.upper() in known:
+                yield f"{name} ({layer.origin}) has no effect in that file"
+            else:
+                yield f"{name} ({layer.origin}) is no setting{_suggestion(name, known, is_flat=is_flat)}"
     if settings.access.isolation != "off":
         yield f"ISOLATION={settings.access.isolation} is not enforced in this version: nobody is kept apart"
     if settings.access.trusted_proxies:
@@ -215,10 +224,7 @@ def _warnings(settings: Settings, sources: Sources, known: Mapping[str, Variable
 
 
 def _suggestion(name: str, known: Mapping[str, Variable], *, is_flat: bool) -> str:
-    spelt = name.upper()
-    near = difflib.get_close_matches(spelt, known, n=1) or difflib.get_close_matches(
-        f"RUNPOD_{spelt}", known, n=1
-    )
-    if not near:
-        return ""
-    return f"; did you mean {near[0] if is_flat else near[0].lower()}?"
+    for spelt in (name.upper(), f"RUNPOD_{name.upper()}"):
+        for near in difflib.get_close_matches(spelt, known, n=1, cutoff=_NEAR_ENOUGH):
+            return f"; did you mean {near if is_flat else near.lower()}?"
+    return ""

@@ -130,7 +130,9 @@ def _file_layer(shown: str, content: Mapping[Any, Any], names: frozenset[str], s
         name = str(key).upper()
         if key == "pod_env":
             if isinstance(value, Mapping):
-                pod_env = {str(inner): _plain(text) for inner, text in value.items() if text is not None}
+                pod_env.update(
+                    {str(inner): _plain(text) for inner, text in value.items() if text is not None}
+                )
             elif value is not None:
                 sources.faults.append(f"pod_env in {shown}: allowed is a mapping of names to values")
         elif key == "routes" or str(key).startswith(("_", "$")):
