@@ -409,6 +409,15 @@ def test_only_this_machine_is_kept_from_the_proxy(host: str, expected: bool) -> 
     assert is_loopback(host) is expected
 
 
+async def test_without_the_package_nothing_was_made(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "runpod", None)
+    with pytest.raises(CloudUnavailable, match="cannot be imported"):
+        await create(desk)
+    async with cloud_at(desk.url) as cloud:
+        with pytest.raises(ImportError):
+            await cloud.load_sdk()
+
+
 async def test_no_log_line_holds_a_secret(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     await create(desk, env={"AUTH_TOKEN": SECRET})

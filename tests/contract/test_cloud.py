@@ -469,11 +469,23 @@ class TestPrice:
         account.spoil("gpu", "reply", body='{"data": {"gpuTypes": [{"securePrice": null}]}}')
         assert await account.cloud.price_per_hour_usd(Candidate(GPU, "SECURE")) is None
 
-    @pytest.mark.parametrize("kind", ["null", "null_data", "errors", "http_error", "html", "reset", "hang"])
+    @pytest.mark.parametrize(
+        ("kind", "details"),
+        [
+            ("null", {}),
+            ("null_data", {}),
+            ("errors", {}),
+            ("http_error", {}),
+            ("html", {}),
+            ("reset", {}),
+            ("hang", {}),
+            ("reply", {"body": '{"data": {"gpuTypes": [null]}}'}),
+        ],
+    )
     async def test_no_answer_about_a_price_is_unavailable_and_not_remembered(
-        self, account: Account, kind: str
+        self, account: Account, kind: str, details: dict[str, Any]
     ) -> None:
-        account.spoil("gpu", kind)
+        account.spoil("gpu", kind, **details)
         cloud = account.cloud_for(kind)
         with pytest.raises(CloudUnavailable):
             await cloud.price_per_hour_usd(Candidate(GPU, "SECURE"))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import IntegrityError
 
 from comfy_gateway.adapters.sql import open_store
 from comfy_gateway.adapters.sql.engine import make_engine, read_url
@@ -308,6 +309,14 @@ class TestUnavailable:
                 with pytest.raises(TimeoutError):
                     await asyncio.wait_for(waiting, 0.3)
             assert list(await store.load_sessions()) == [saved]
+
+    async def test_a_record_that_cannot_be_stored_is_not_blamed_on_the_database(
+        self, store: SessionStore
+    ) -> None:
+        unnamed: Any = None
+        with pytest.raises(IntegrityError):
+            await store.save_session(session(pod=replace(KNOWN, attempt=unnamed)))
+        assert list(await store.load_sessions()) == []
 
     async def test_a_closed_store_is_unavailable(self, store: SessionStore) -> None:
         await store.aclose()

@@ -67,11 +67,8 @@ class Lane:
             future, work = job
             if future.set_running_or_notify_cancel():
                 _settle(future, work)
-            del (
-                future,
-                work,
-                job,
-            )  # else the thread would keep the last answer, and the env in it, while it waits
+            # Else the thread would keep the last answer, and the env in it, while it waits for more.
+            del future, work, job
 
 
 def _settle(future: Future[Any], work: Callable[[], Any]) -> None:

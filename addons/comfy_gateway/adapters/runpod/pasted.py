@@ -39,14 +39,14 @@ def checked(kind: str, value: object) -> str:
     """``value`` if it is a text of that kind (a key of the table above)."""
     if isinstance(value, str) and _SHAPES[kind].fullmatch(value):
         return value
-    raise ValueError(f"{value!r} is no {kind} that can be sent")
+    raise ValueError(f"{value!r:.100} is no {kind} that can be sent")
 
 
 def checked_count(what: str, value: object, *, minimum: int = 0) -> int:
     """``value`` if it is a whole number of at least ``minimum``."""
     if isinstance(value, int) and not isinstance(value, bool) and minimum <= value <= 1_000_000:
         return value
-    raise ValueError(f"{what} has to be a whole number of at least {minimum}, not {value!r}")
+    raise ValueError(f"{what} has to be a whole number of at least {minimum}, not {value!r:.100}")
 
 
 def checked_text(what: str, value: object) -> str:
@@ -68,6 +68,6 @@ def checked_env(env: Mapping[str, str]) -> dict[str, str]:
     for name in env:
         if not isinstance(name, str) or not _ENV_NAME.fullmatch(name):
             raise ValueError(
-                f"{name!r} is no name of an environment variable: A-Z, 0-9 and _, no digit in front"
+                f"{name!r:.100} is no name of an environment variable: A-Z, 0-9 and _, no digit in front"
             )
     return {name: checked_text(name, value) for name, value in env.items()}
