@@ -298,7 +298,7 @@ WRONG = [
     ("HEALTH_TIMEOUT_S", "inf", "a number above 0"),
     ("HEALTH_TIMEOUT_S", "nan", "a number above 0"),
     ("RUNPOD_API_BASE", "api.runpod.io", "http:// or https://"),
-    ("RUNPOD_RECONCILE_S", "9", "a number from 10 to 60"),
+    ("RUNPOD_RECONCILE_S", "0.5", "a number from 1 to 60"),
     ("RUNPOD_POD_NAME_TAG", "Comfy", "a-z and 0-9"),
     ("RUNPOD_POD_NAME_TAG", "a--b", "a-z and 0-9"),
     ("RUNPOD_POD_NAME_TAG", "a-", "a-z and 0-9"),

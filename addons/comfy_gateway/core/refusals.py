@@ -4,8 +4,13 @@
 scripts already know how to show. No text here holds an internal address, a token or a trace.
 """
 
-from dataclasses import dataclass
+import base64
+import html
+from dataclasses import astuple, dataclass
+from string import Template
 from typing import Any, Final
+
+import orjson
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +39,7 @@ class Refusal:
 MAX_PROMPT_BYTES: Final = 100 * 1024 * 1024
 """ComfyUI's own default limit for a request body."""
 
-STARTING: Final = Refusal(
-    503, "gateway_starting", "The gateway is starting.", retry_after_s=2
-)
+STARTING: Final = Refusal(503, "gateway_starting", "The gateway is starting.", retry_after_s=2)
 BROKEN: Final = Refusal(
     503,
     "gateway_error",
@@ -71,9 +74,7 @@ UPSTREAM_LATE: Final = Refusal(
 )
 MALFORMED: Final = Refusal(400, "malformed_request", "The request is malformed.")
 UNKNOWN_PAGE: Final = Refusal(404, "not_found", "The gateway has no such page.")
-NOT_FROM_HERE: Final = Refusal(
-    403, "forbidden", "This address is for the gateway itself."
-)
+NOT_FROM_HERE: Final = Refusal(403, "forbidden", "This address is for the gateway itself.")
 
 
 def bad_path(why: str) -> Refusal:
@@ -84,3 +85,49 @@ def bad_path(why: str) -> Refusal:
 def bad_prompt(why: str) -> Refusal:
     """A prompt whose body is not what ComfyUI expects; ComfyUI uses the same type for it."""
     return Refusal(400, "invalid_prompt", "The prompt cannot be read.", why)
+
+
+_PAGE: Final = Template("""<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark"><title>ComfyUI</title>
+<style>body{font:16px/1.5 system-ui,sans-serif;max-width:28rem;margin:15vh auto;padding:0 1rem}
+input,button{font:inherit;padding:.5rem .7rem}input{width:100%;box-sizing:border-box;margin:.5rem 0}</style>
+<h1>$title</h1><p>$text</p>$form</html>
+""")
+
+
+def encode(refusal: Refusal) -> str:
+    """A refusal as one header's value."""
+    return base64.b64encode(orjson.dumps(astuple(refusal))).decode()
+
+
+def decode(text: str) -> Refusal:
+    """What ``encode`` wrote."""
+    return Refusal(*orjson.loads(base64.b64decode(text)))
+
+
+def headers_of(refusal: Refusal) -> dict[str, str]:
+    """Headers of the answer, besides its type."""
+    headers = {"Cache-Control": "no-store"}
+    if refusal.retry_after_s is not None:
+        headers["Retry-After"] = str(refusal.retry_after_s)
+    return headers
+
+
+def render(refusal: Refusal, *, wants_html: bool, name_key: str | None = None) -> tuple[bytes, str]:
+    """Body and content type. ``name_key`` is the query key of the form that asks for a name."""
+    if not wants_html:
+        return orjson.dumps(refusal.body()), "application/json"
+    form = ""
+    if name_key is not None:
+        form = (
+            f'<form method="get" action="/"><label>Your name<input name="{html.escape(name_key)}" required '
+            'maxlength="128" pattern="[!-~]([ -~]*[!-~])?" autofocus autocomplete="username"></label>'
+            "<button>Continue</button></form>"
+        )
+    page = _PAGE.substitute(
+        title=html.escape("Who are you?" if form else refusal.message),
+        text=html.escape(refusal.message if form else refusal.details),
+        form=form,
+    )
+    return page.encode(), "text/html"

@@ -66,10 +66,7 @@ class Bursts:
             return
         # The price is not known yet; the budget is judged again with it before the order goes out.
         others = self._sessions.counted(but=user)
-        committed_usd = sum(
-            (other.pod.cost_per_hour_usd or 0.0) if other.pod else 0.0
-            for other in others
-        )
+        committed_usd = sum((other.pod.cost_per_hour_usd or 0.0) if other.pod else 0.0 for other in others)
         why_not = refusal(
             active_sessions=len(others),
             committed_usd=committed_usd,

@@ -16,9 +16,7 @@ logger = logging.getLogger(__name__)
 
 MISSES_UNTIL_GONE = 3
 """The list drops a living pod now and then."""
-WATCHED = frozenset(
-    {State.BOOTING, State.VERIFYING, State.READY, State.DRAINING, State.CHECKING}
-)
+WATCHED = frozenset({State.BOOTING, State.VERIFYING, State.READY, State.DRAINING, State.CHECKING})
 
 
 class CloudWatch:
@@ -69,19 +67,11 @@ class CloudWatch:
             logger.warning("RunPod session: pods could not be listed: %s", error)
             return
         for session in self._sessions:
-            if (
-                session.state in WATCHED
-                and session.pod is not None
-                and session.pod.pod_id is not None
-            ):
-                await self._compare(
-                    session, session.pod.pod_id, listed.get(session.pod.pod_id)
-                )
+            if session.state in WATCHED and session.pod is not None and session.pod.pod_id is not None:
+                await self._compare(session, session.pod.pod_id, listed.get(session.pod.pod_id))
         await self._find_strays(listed)
 
-    async def _compare(
-        self, session: Session, pod_id: str, seen: CloudPod | None
-    ) -> None:
+    async def _compare(self, session: Session, pod_id: str, seen: CloudPod | None) -> None:
         if seen is not None:
             self._misses.pop(pod_id, None)
             self._sessions.update_pod(
@@ -106,17 +96,13 @@ class CloudWatch:
             return
         if found is None and self._sessions.get(session.user).pod == session.pod:
             self._misses.pop(pod_id, None)
-            self._signals.send(
-                session.user, Event.VANISHED, "the cloud does not know the pod any more"
-            )
+            self._signals.send(session.user, Event.VANISHED, "the cloud does not know the pod any more")
 
     async def _find_strays(self, listed: dict[str, CloudPod]) -> None:
         """End pods that carry our tag and that no session claims: known ones at once, unknown ones after a grace."""
         now_s = self._clock.monotonic()
         strays = {id_: pod for id_, pod in listed.items() if self._is_stray(pod)}
-        self._stray_since_s = {
-            id_: self._stray_since_s.get(id_, now_s) for id_ in strays
-        }
+        self._stray_since_s = {id_: self._stray_since_s.get(id_, now_s) for id_ in strays}
         for id_, pod in strays.items():
             if id_ in self._ending:
                 continue
@@ -130,13 +116,9 @@ class CloudWatch:
                 logger.warning(
                     "RunPod session: pod %s belongs to no session (%s) and is ended",
                     pod.name,
-                    "its attempt was given up"
-                    if is_known
-                    else f"unknown for {waited_s:.0f} s",
+                    "its attempt was given up" if is_known else f"unknown for {waited_s:.0f} s",
                 )
-                self._tasks.start(
-                    self._end(id_, pod.name), name=f"end of stray {pod.name}"
-                )
+                self._tasks.start(self._end(id_, pod.name), name=f"end of stray {pod.name}")
 
     def _is_stray(self, pod: CloudPod) -> bool:
         if not self._names.is_ours(pod.name):

@@ -59,11 +59,7 @@ class DutyPool:
         chosen = duty_choice.pick(self._order, self._load, self._stuck.get(user))
         if user not in self._stuck:
             # The server's own count lags by a probe; without this a crowd would all take the same one.
-            self._load[chosen] = (
-                (self._load[chosen] or 0) + 1
-                if self._load[chosen] is not None
-                else None
-            )
+            self._load[chosen] = (self._load[chosen] or 0) + 1 if self._load[chosen] is not None else None
         self._stuck[user] = chosen
         self._stuck.move_to_end(user)
         while len(self._stuck) > MAX_REMEMBERED_USERS:
@@ -93,9 +89,7 @@ class DutyPool:
             return
         self._failures[backend.id] += 1
         if self._failures[backend.id] == FAILURES_UNTIL_DEAD:
-            logger.warning(
-                "duty server %s does not answer: %s", backend.id, health.reason
-            )
+            logger.warning("duty server %s does not answer: %s", backend.id, health.reason)
             self._load[backend.id] = None
             if len(self.backends) > 1:
                 self._leave(backend.id)

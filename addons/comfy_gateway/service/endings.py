@@ -60,9 +60,7 @@ class Endings:
             pod = await self._cloud.get_pod(pod_id)
             if pod is None:
                 # One look can lie; the list is the second witness.
-                return all(
-                    listed.id != pod_id for listed in await self._cloud.list_pods()
-                )
+                return all(listed.id != pod_id for listed in await self._cloud.list_pods())
             if pod.name != name:
                 logger.error(
                     "RunPod session: the pod that was %s has another name now; it is left alone",
@@ -71,7 +69,5 @@ class Endings:
                 return True
             await self._cloud.terminate_pod(pod_id)
         except CloudError as error:
-            logger.warning(
-                "RunPod session: pod %s is not confirmed gone: %s", name, error
-            )
+            logger.warning("RunPod session: pod %s is not confirmed gone: %s", name, error)
         return False

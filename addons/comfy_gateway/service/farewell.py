@@ -13,9 +13,7 @@ logger = logging.getLogger(__name__)
 class Farewell:
     """Says what lives on and costs money, or ends it where that is wanted."""
 
-    def __init__(
-        self, sessions: Sessions, endings: Endings, *, is_ending: bool
-    ) -> None:
+    def __init__(self, sessions: Sessions, endings: Endings, *, is_ending: bool) -> None:
         self._sessions = sessions
         self._endings = endings
         self._is_ending = is_ending
@@ -44,6 +42,4 @@ def _tell(session: Session, what: str) -> None:
     name = pod.name if pod else "?"
     price = pod.cost_per_hour_usd if pod else None
     rate = "an unknown price" if price is None else f"${price:.2f}"
-    logger.warning(
-        "RunPod session %s: pod %s %s at %s an hour", session.user.key, name, what, rate
-    )
+    logger.warning("RunPod session %s: pod %s %s at %s an hour", session.user.key, name, what, rate)

@@ -55,9 +55,7 @@ class Launch:
         """REQUESTED: write the attempt down. Without that nothing is bought."""
         attempt = self._new_attempt()
         pod = Pod(self._names.make(session.user, attempt), attempt, self._clock.now())
-        self._sessions.apply(
-            session.user, Event.ORDERED, "attempt written down", pod=pod
-        )
+        self._sessions.apply(session.user, Event.ORDERED, "attempt written down", pod=pod)
         try:
             await self._sessions.save(session.user)
         except StoreError as error:
@@ -74,9 +72,7 @@ class Launch:
         pod = session.pod
         assert pod is not None
         if pod.attempt not in self._unsent:
-            await self._look_up(
-                session.user, pod, "the gateway restarted while the pod was ordered"
-            )
+            await self._look_up(session.user, pod, "the gateway restarted while the pod was ordered")
             return
         self._unsent.discard(pod.attempt)
         try:
@@ -106,18 +102,12 @@ class Launch:
                         gpu_type=candidate.gpu_type,
                         cost_per_hour_usd=price_usd,
                     )
-                    self._sessions.apply(
-                        user, Event.CREATED, f"{candidate.gpu_type} rented", pod=bought
-                    )
+                    self._sessions.apply(user, Event.CREATED, f"{candidate.gpu_type} rented", pod=bought)
                     return
             refusals.append(f"{candidate.gpu_type}: {why_not}")
-        self._sessions.apply(
-            user, Event.REFUSED, "; ".join(refusals) or "no GPU type is configured"
-        )
+        self._sessions.apply(user, Event.REFUSED, "; ".join(refusals) or "no GPU type is configured")
 
-    async def _reserve(
-        self, user: UserId, candidate: Candidate
-    ) -> tuple[float | None, str | None]:
+    async def _reserve(self, user: UserId, candidate: Candidate) -> tuple[float | None, str | None]:
         """The price, and why the pod may not be bought at it. Between the sum and the reservation nothing awaits."""
         try:
             price_usd = await self._cloud.price_per_hour_usd(candidate)
@@ -166,9 +156,7 @@ class Launch:
             try:
                 listed = await self._cloud.list_pods()
             except CloudError as error:
-                logger.warning(
-                    "RunPod session %s: pods could not be listed: %s", user.key, error
-                )
+                logger.warning("RunPod session %s: pods could not be listed: %s", user.key, error)
                 continue
             looks += 1
             found = [candidate for candidate in listed if candidate.name == pod.name]
@@ -180,10 +168,6 @@ class Launch:
                     gpu_type=found[0].gpu_type,
                     cost_per_hour_usd=found[0].cost_per_hour_usd,
                 )
-                self._sessions.apply(
-                    user, Event.CREATED, f"found by name after: {why}", pod=made
-                )
+                self._sessions.apply(user, Event.CREATED, f"found by name after: {why}", pod=made)
                 return
-        self._sessions.apply(
-            user, Event.REFUSED, f"{why}; no pod of that name has appeared"
-        )
+        self._sessions.apply(user, Event.REFUSED, f"{why}; no pod of that name has appeared")

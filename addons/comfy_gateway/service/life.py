@@ -151,9 +151,7 @@ class Life:
         while not self._obey(session.user):
             sample, reason = await self._sample(pod)
             if sample is not None:
-                self._sessions.apply(
-                    session.user, Event.AGENT_ANSWERED, "ComfyUI and the agent answer"
-                )
+                self._sessions.apply(session.user, Event.AGENT_ANSWERED, "ComfyUI and the agent answer")
                 self._failures.pop(session.user, None)
                 return
             if self._clock.monotonic() >= deadline_s:
@@ -170,9 +168,7 @@ class Life:
                 )
                 self._failures.pop(session.user, None)
                 return
-            await self._signals.pause(
-                session.user, min(AGENT_POLL_S, self._rules.startup_poll_s)
-            )
+            await self._signals.pause(session.user, min(AGENT_POLL_S, self._rules.startup_poll_s))
 
     async def _serve(self, session: Session, pod: Pod) -> None:
         window = IdleWindow(self._rules.idle)
@@ -193,25 +189,19 @@ class Life:
                 health = await self._prober.probe(
                     self.backend(pod).upstream, token=self._keys.pod_token(pod.name)
                 )
-                use = self._use(
-                    session.user, pod, ready_since_s, health.queue_remaining
-                )
+                use = self._use(session.user, pod, ready_since_s, health.queue_remaining)
                 verdict = judge(window, use, self._rules.idle, now_s)
                 if verdict.is_over and not self._obey(session.user):
                     self._sessions.apply(session.user, Event.IDLE, verdict.reason)
                     return
             await self._signals.pause(session.user, self._rules.telemetry_poll_s)
 
-    def _use(
-        self, user: UserId, pod: Pod, ready_since_s: float, queue_remaining: int | None
-    ) -> PodUse:
+    def _use(self, user: UserId, pod: Pod, ready_since_s: float, queue_remaining: int | None) -> PodUse:
         last_s = self._activity.last_s(pod.name)
         return PodUse(
             ready_since_s=ready_since_s,
             last_activity_s=ready_since_s if last_s is None else last_s,
-            prompts_in_flight=len(
-                self._book.unfinished(user=user, backend_id=pod.name)
-            ),
+            prompts_in_flight=len(self._book.unfinished(user=user, backend_id=pod.name)),
             transfers_in_flight=self._activity.in_flight(pod.name),
             queue_remaining=queue_remaining,
         )
@@ -222,14 +212,10 @@ class Life:
             prompts = len(self._book.unfinished(user=session.user, backend_id=pod.name))
             transfers = self._activity.in_flight(pod.name)
             if not prompts and not transfers:
-                self._sessions.apply(
-                    session.user, Event.DRAINED, "nothing runs there any more"
-                )
+                self._sessions.apply(session.user, Event.DRAINED, "nothing runs there any more")
                 return
             if self._clock.monotonic() >= deadline_s:
-                cause = (
-                    f"{prompts} prompts and {transfers} transfers did not end in time"
-                )
+                cause = f"{prompts} prompts and {transfers} transfers did not end in time"
                 self._sessions.apply(session.user, Event.DRAINED, cause)
                 return
             await self._signals.pause(session.user, 1.0)
@@ -245,9 +231,7 @@ class Life:
         )
         self._signals.take(session.user)
         self._activity.forget(pod.name)
-        self._sessions.apply(
-            session.user, Event.ENDED, "the cloud confirms that the pod is gone"
-        )
+        self._sessions.apply(session.user, Event.ENDED, "the cloud confirms that the pod is gone")
 
     async def _cool(self, session: Session) -> None:
         failures = max(self._failures[session.user], 1)
@@ -285,9 +269,7 @@ class Life:
         assert pod.pod_id is not None
         try:
             url = self._addresses.agent_url(pod.pod_id)
-            return await self._agent.sample(
-                url, token=self._keys.agent_token(pod.name)
-            ), ""
+            return await self._agent.sample(url, token=self._keys.agent_token(pod.name)), ""
         except AgentUnavailable as error:
             return None, str(error)
 

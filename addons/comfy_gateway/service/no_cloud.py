@@ -11,9 +11,7 @@ class NoCloud:
 
     async def create_pod(self, order: PodOrder) -> str:
         """Raises CloudRefused."""
-        raise CloudRefused(
-            f"no RunPod credentials are set; {order.name} was not ordered"
-        )
+        raise CloudRefused(f"no RunPod credentials are set; {order.name} was not ordered")
 
     async def list_pods(self) -> Sequence[CloudPod]:
         """No pods."""
@@ -21,9 +19,7 @@ class NoCloud:
 
     async def get_pod(self, pod_id: str) -> CloudPod | None:
         """Raises CloudRefused: whether the pod exists cannot be told."""
-        raise CloudRefused(
-            f"no RunPod credentials are set; {pod_id} cannot be looked up"
-        )
+        raise CloudRefused(f"no RunPod credentials are set; {pod_id} cannot be looked up")
 
     async def terminate_pod(self, pod_id: str) -> None:
         """Raises CloudRefused."""

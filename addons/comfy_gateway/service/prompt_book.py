@@ -28,9 +28,7 @@ class PromptBook:
         early = self._early.pop(record.prompt_id, None)
         self._store(record if early is None else replace(record, outcome=early))
         while len(self._records) > self._max_records:
-            oldest = next(
-                (key for key in self._records if key not in self._unfinished), None
-            )
+            oldest = next((key for key in self._records if key not in self._unfinished), None)
             if oldest is None:
                 break
             del self._records[oldest]

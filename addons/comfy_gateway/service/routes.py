@@ -1,6 +1,6 @@
 """Which ComfyUI server a user's traffic goes to at this moment."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from comfy_gateway.core.upstream import Backend
 from comfy_gateway.core.users import UserId
@@ -12,14 +12,18 @@ class Routes:
     """The route table: written by the session service and the duty pool, read by hooks, relay and site.
 
     ``duty`` answers with the duty server of a user (None for a request that nobody is known for); it is a callable
-    because the choice belongs to the duty pool.
+    because the choice belongs to the duty pool, whose ``servers`` are all of its servers.
     """
 
-    def __init__(self, home: Backend, duty: Callable[[UserId | None], Backend]) -> None:
+    def __init__(
+        self, home: Backend, duty: Callable[[UserId | None], Backend], servers: Sequence[Backend] = ()
+    ) -> None:
         self.home = home
         """The first duty server: userdata, settings and the front end's files."""
         self._duty = duty
+        self._servers = tuple(servers)
         self._private: dict[UserId, Backend] = {}
+        self._leaving: dict[UserId, Backend] = {}
         self._watchers: list[Watcher] = []
 
     def duty(self, user: UserId | None) -> Backend:
@@ -35,8 +39,12 @@ class Routes:
         return self.private(user) or self.duty(user)
 
     def by_id(self, user: UserId | None, backend_id: str) -> Backend | None:
-        """The backend of that id if this user may reach it now: their pod or their duty server."""
-        for backend in (self.private(user), self.duty(user), self.home):
+        """The backend of that id if this user's work may be on it: their pod, also while it drains, or a duty server.
+
+        A duty server counts although the user has been put on another: what was sent to it is still there.
+        """
+        leaving = None if user is None else self._leaving.get(user)
+        for backend in (self.private(user), leaving, self.duty(user), self.home, *self._servers):
             if backend is not None and backend.id == backend_id:
                 return backend
         return None
@@ -47,12 +55,24 @@ class Routes:
 
     def set_private(self, user: UserId, backend: Backend) -> None:
         """Send the user's new traffic to this pod from now on, and tell the watchers."""
+        self._leaving.pop(user, None)
         self._private[user] = backend
         self._tell(user)
 
+    def retire_private(self, user: UserId) -> None:
+        """Send the user's new traffic to duty again, and keep the pod for what it still has until ``clear_private``.
+
+        Tells the watchers. Nothing happens where there is no pod.
+        """
+        backend = self._private.pop(user, None)
+        if backend is not None:
+            self._leaving[user] = backend
+            self._tell(user)
+
     def clear_private(self, user: UserId) -> None:
         """Send the user's new traffic to duty again, and tell the watchers. Nothing happens where there is no pod."""
-        if self._private.pop(user, None) is not None:
+        was_leaving = self._leaving.pop(user, None) is not None
+        if self._private.pop(user, None) is not None or was_leaving:
             self._tell(user)
 
     def duty_changed(self, user: UserId) -> None:

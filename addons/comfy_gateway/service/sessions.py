@@ -47,9 +47,7 @@ class Sessions:
 
     def get(self, user: UserId) -> Session:
         """The user's session; a user who was never seen is SHARED."""
-        return self._sessions.get(user) or Session(
-            user, State.SHARED, self._clock.now()
-        )
+        return self._sessions.get(user) or Session(user, State.SHARED, self._clock.now())
 
     def __iter__(self) -> Iterator[Session]:
         """Every session that is not plainly SHARED."""
@@ -57,11 +55,7 @@ class Sessions:
 
     def counted(self, *, but: UserId | None = None) -> list[Session]:
         """Sessions that count against the caps, without the one of ``but``."""
-        return [
-            session
-            for session in self
-            if session.state in COUNTED and session.user != but
-        ]
+        return [session for session in self if session.state in COUNTED and session.user != but]
 
     def billing(self) -> list[Session]:
         """Sessions whose pod may be costing money."""
@@ -71,9 +65,7 @@ class Sessions:
         """Have ``watcher(before, after, event)`` called after each transition, synchronously."""
         self._watchers.append(watcher)
 
-    def apply(
-        self, user: UserId, event: Event, cause: str, *, pod: Pod | None = None
-    ) -> Session:
+    def apply(self, user: UserId, event: Event, cause: str, *, pod: Pod | None = None) -> Session:
         """Move a session by an event: memory, route and log at once; ``save`` makes it durable.
 
         Raises IllegalTransition and changes nothing where the table has no such row.
@@ -99,9 +91,7 @@ class Sessions:
             watcher(before, after, event)
         return after
 
-    def update_pod(
-        self, user: UserId, *, cost_per_hour_usd: float | None, gpu_type: str | None
-    ) -> None:
+    def update_pod(self, user: UserId, *, cost_per_hour_usd: float | None, gpu_type: str | None) -> None:
         """Keep what the cloud's list says of a living pod. Not a transition."""
         session = self.get(user)
         if session.pod is None:

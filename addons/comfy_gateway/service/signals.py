@@ -41,9 +41,7 @@ class Signals:
         if user in self._waiting:
             return
         waker = self._wakers[user] = asyncio.Event()
-        alarm = self._tasks.start(
-            self._ring(seconds, waker), name=f"pause of {user.key}"
-        )
+        alarm = self._tasks.start(self._ring(seconds, waker), name=f"pause of {user.key}")
         try:
             await waker.wait()
         finally:

@@ -16,9 +16,7 @@ class Tasks:
         self._running: set[asyncio.Task[Any]] = set()
         self._is_closed = False
 
-    def start(
-        self, work: Coroutine[Any, Any, None], *, name: str
-    ) -> asyncio.Task[None]:
+    def start(self, work: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
         """Run ``work`` in the background. After ``aclose`` nothing is started and the coroutine is closed unrun.
 
         Raises RuntimeError after ``aclose``.

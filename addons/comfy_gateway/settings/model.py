@@ -175,8 +175,8 @@ class RunPod(Group):
     """Where the API is."""
     request_timeout_s: Annotated[Seconds, Var("RUNPOD_REQUEST_TIMEOUT_S")] = 30
     """How long we wait for one call; past it its outcome is unknown, not failed."""
-    reconcile_s: Annotated[float, Var("RUNPOD_RECONCILE_S"), Field(ge=10, le=60)] = 15
-    """How often the account's list of pods is compared with what we believe."""
+    reconcile_s: Annotated[float, Var("RUNPOD_RECONCILE_S"), Field(ge=1, le=60)] = 15
+    """How often the account's list of pods is compared with what we believe. RunPod limits calls: 10 to 15 is good."""
     pod_name_tag: Annotated[
         str,
         Var("RUNPOD_POD_NAME_TAG", "words of a-z and 0-9 joined by single hyphens"),
@@ -251,6 +251,10 @@ class Boot(Group):
     """A pod that is not ready after so long is ended."""
     poll_s: Annotated[Seconds, Var("RUNPOD_STARTUP_POLL_S")] = 5
     """Time between two probes of a starting pod."""
+    agent_wait_s: Annotated[Seconds, Var("RUNPOD_AGENT_WAIT_S")] = 30
+    """How long a pod whose ComfyUI answers waits for its agent; then it is used without telemetry."""
+    drain_timeout_s: Annotated[Seconds, Var("RUNPOD_DRAIN_TIMEOUT_S")] = 120
+    """How long a pod that is to end waits for its last prompts and transfers."""
     backoff_s: Annotated[Seconds, Var("RUNPOD_FAILURE_BACKOFF_S")] = 30
     """After a failed start the user waits so long for the next try."""
 
@@ -300,7 +304,7 @@ class Limits(Group):
         Annotated[int, Field(ge=0, le=100_000)] | Literal["auto"],
         Var("GATEWAY_KEEP_MB", "a whole number from 0 to 100000, or auto"),
         BeforeValidator(parse.keep_mb),
-    ] = 0
+    ] = "auto"
     """Megabytes of bodies that mitmweb and recordings keep per flow; auto: some there, none in mitmdump."""
 
 

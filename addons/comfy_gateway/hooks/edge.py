@@ -1,0 +1,88 @@
+"""What the hooks share: the parts of the running gateway, and what one flow carries from hook to hook."""
+
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from comfy_gateway.core.classify import RouteRules
+from comfy_gateway.core.client_ids import ClientIds
+from comfy_gateway.core.cookie import IdentityCookie
+from comfy_gateway.core.hosts import AllowedHosts
+from comfy_gateway.core.identity import IdentityRules
+from comfy_gateway.core.keys import Keys
+from comfy_gateway.core.upstream import Upstream
+from comfy_gateway.core.users import UserId
+from comfy_gateway.service.activity import Activity
+from comfy_gateway.service.bursts import Bursts
+from comfy_gateway.service.meters import Meters
+from comfy_gateway.service.prompt_book import PromptBook
+from comfy_gateway.service.routes import Routes
+from comfy_gateway.service.tasks import Tasks
+from comfy_gateway.service.told_files import ToldFiles
+
+
+class Relay(Protocol):
+    """What the prompt hook needs of the relay in ``site``."""
+
+    async def is_listening(self, user: UserId | None, sid: str, *, timeout_s: float) -> bool:
+        """Wait until events of a prompt sent now to the user's current backend would be heard."""
+        ...
+
+
+@dataclass(frozen=True)
+class Edge:
+    """The parts of the running gateway that hooks call."""
+
+    routes: Routes
+    book: PromptBook
+    bursts: Bursts
+    activity: Activity
+    told: ToldFiles
+    relay: Relay
+    meters: Meters
+    keys: Keys
+    tasks: Tasks
+    identity: IdentityRules
+    cookie: IdentityCookie
+    client_ids: ClientIds
+    route_rules: RouteRules
+    allowed_hosts: AllowedHosts
+    is_public_https: bool
+    site: Upstream
+    site_key: str
+
+
+class Door:
+    """Closed until the gateway has started; hooks look here for every flow."""
+
+    def __init__(self) -> None:
+        self.edge: Edge | None = None
+
+    def open(self, edge: Edge) -> None:
+        """Let requests in."""
+        self.edge = edge
+
+    def close(self) -> None:
+        """Answer 503 from now on."""
+        self.edge = None
+
+
+# Keys of ``flow.metadata``. mitmproxy copies it and writes it into recorded flows: plain types only, no secrets.
+SETTLED: Final = "gateway.settled"
+"""True once a hook has decided where the flow goes; later ones leave it alone."""
+CLASS: Final = "gateway.class"
+USER: Final = "gateway.user"
+"""``UserId.key``, or absent."""
+REMEMBER: Final = "gateway.remember"
+"""``UserId.key`` that the identity cookie is to be set to, or absent."""
+CLIENT_ID: Final = "gateway.client_id"
+"""The client's own socket id that a prompt was sent with."""
+OURS: Final = "gateway.origin_is_ours"
+SOURCE: Final = "gateway.source"
+READY: Final = "gateway.ready"
+BACKEND: Final = "gateway.backend"
+TRANSFER: Final = "gateway.transfer"
+"""Backend id while the flow counts as a transfer there."""
+PROMPT: Final = "gateway.prompt"
+"""True for a prompt that was sent to a backend and whose answer is awaited."""
+LOCATION: Final = "gateway.location"
+"""The upstream's address as a redirect would name it."""

@@ -1,0 +1,110 @@
+"""Starts the gateway inside mitmproxy's event loop and ends it with mitmproxy."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from mitmproxy import addonmanager, ctx
+from mitmproxy.proxy import mode_specs
+
+from comfy_gateway.core.errors import GatewayError
+from comfy_gateway.hooks.edge import Door, Edge
+from comfy_gateway.hooks.error_pages import ErrorPages
+
+logger = logging.getLogger(__name__)
+
+PLACEHOLDER: Final = "reverse:http://127.0.0.1:9"
+"""Nothing listens there: a flow that no hook has routed reaches no server."""
+END_WITHIN_S: Final = 8.0
+"""Supervisors kill after ten seconds."""
+OPTIONS: Final[dict[str, object]] = {
+    "connection_strategy": "lazy",
+    "keep_host_header": True,
+    "block_global": False,
+    "onboarding": False,
+    "http2": False,
+}
+"""Set unless given on the command line; the reasons stand in the design's table of decisions."""
+
+
+class LifecycleHook:
+    """``start`` makes the gateway and returns its edge; ``stop`` ends it."""
+
+    name = "gateway-lifecycle"
+
+    def __init__(
+        self,
+        door: Door,
+        pages: ErrorPages,
+        *,
+        host: str,
+        port: int,
+        start: Callable[[], Awaitable[Edge]],
+        stop: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._door = door
+        self._pages = pages
+        self._host = host
+        self._port = port
+        self._start = start
+        self._stop = stop
+
+    def load(self, _loader: addonmanager.Loader) -> None:
+        """mitmproxy has read its command line; nothing listens yet."""
+        self._pages.install()
+        given = {name for name in OPTIONS if ctx.options.has_changed(name)}
+        ctx.options.update(**{name: value for name, value in OPTIONS.items() if name not in given})
+        # One line for every connection of every browser would bury ours.
+        logging.getLogger("mitmproxy.proxy").setLevel(logging.WARNING)
+
+    async def running(self) -> None:
+        """mitmproxy is up. An error that is logged before this returns ends the process with exit code 1."""
+        try:
+            self._door.open(await self._start())
+            await self._listen()
+        except (GatewayError, OSError) as error:
+            self._door.close()
+            logger.error("The gateway cannot start: %s", error)
+
+    async def _listen(self) -> None:
+        """Move the listener to where the settings say, unless the command line said where."""
+        options = ctx.options
+        server = ctx.master.addons.get("proxyserver")
+        modes = [mode_specs.ProxyMode.parse(mode) for mode in options.mode]
+        if not options.server or server is None:
+            return
+        if [mode.full_spec for mode in modes] == ["regular"]:
+            modes = [mode_specs.ProxyMode.parse(PLACEHOLDER)]
+        host, port = options.listen_host or self._host, self._port
+        if options.listen_port is not None:
+            port = options.listen_port
+        wanted = [
+            mode.full_spec
+            if mode.custom_listen_port is not None
+            else f"{mode.full_spec}@{_bracketed(host)}:{port}"
+            for mode in modes
+        ]
+        if wanted != list(options.mode):
+            options.update(mode=wanted)
+        await server.setup_servers()
+        if not all(instance.is_running for instance in server.servers):
+            raise OSError(f"{host}:{port} cannot be listened on")
+        places = " and ".join(
+            f"http://{_bracketed(address[0])}:{address[1]}/" for address in server.listen_addrs()
+        )
+        logger.info("The gateway is ready at %s", places)
+
+    async def done(self) -> None:
+        """mitmproxy ends."""
+        self._door.close()
+        try:
+            async with asyncio.timeout(END_WITHIN_S):
+                await self._stop()
+        except TimeoutError:
+            logger.warning("The gateway did not end cleanly within %.0f s", END_WITHIN_S)
+        self._pages.uninstall()
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

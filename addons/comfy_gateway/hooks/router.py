@@ -1,0 +1,159 @@
+"""Sends each flow to the server that answers its class, and dresses what comes back."""
+
+from collections.abc import Callable, Mapping
+
+from mitmproxy import http
+
+from comfy_gateway.core import routing, site_contract
+from comfy_gateway.core.classify import RequestClass, prompt_id_of
+from comfy_gateway.core.refusals import STARTING
+from comfy_gateway.core.upstream import Backend
+from comfy_gateway.core.users import UserId
+from comfy_gateway.hooks import edge, forward
+from comfy_gateway.hooks.answers import answer_here
+from comfy_gateway.hooks.edge import Door, Edge
+from comfy_gateway.hooks.fail_closed import fail_closed
+from comfy_gateway.service.told_files import FileKey, file_key
+
+MAX_BUFFERED_ANSWER_BYTES = 10 * 1024 * 1024
+
+
+class RouterHook:
+    """The only hook that names a destination."""
+
+    name = "gateway-router"
+
+    def __init__(self, door: Door, *, keep_bytes: Callable[[], int]) -> None:
+        self._door = door
+        self._keep_bytes = keep_bytes
+
+    @fail_closed
+    def requestheaders(self, flow: http.HTTPFlow) -> None:
+        """Every class but the prompt, whose body comes first."""
+        gateway = self._door.edge
+        if gateway is None:
+            if not flow.metadata.get(edge.SETTLED):
+                answer_here(flow, STARTING)
+            return
+        if flow.metadata.get(edge.SETTLED):
+            return
+        request_class = RequestClass(flow.metadata[edge.CLASS])
+        if request_class is RequestClass.PROMPT:
+            return
+        forward.announce(flow, is_https=gateway.is_public_https)
+        user = user_of(flow)
+        if request_class is RequestClass.EVENTS:
+            _to_relay(flow, gateway, user)
+        elif request_class is RequestClass.RESERVED:
+            forward.to_site(flow, gateway)
+        elif user is None and _asks_for_known_prompt(flow, gateway):
+            forward.to_site(flow, gateway, site_contract.HISTORY_PATH + _last_segment(flow.request.path))
+        else:
+            self._to_comfyui(flow, gateway, request_class, user)
+
+    def _to_comfyui(
+        self,
+        flow: http.HTTPFlow,
+        gateway: Edge,
+        request_class: RequestClass,
+        user: UserId | None,
+    ) -> None:
+        routes = gateway.routes
+        backend = routing.choose(
+            request_class,
+            home=routes.home,
+            current=routes.current(user),
+            owner=_owner(flow, gateway, user) if request_class is RequestClass.RESULTS else None,
+        )
+        forward.to_backend(flow, backend)
+        flow.request.stream = not self._may_keep(flow.request.headers)
+        if request_class in routing.IS_TRANSFER:
+            gateway.activity.begin(backend.id)
+            flow.metadata[edge.TRANSFER] = backend.id
+
+    def responseheaders(self, flow: http.HTTPFlow) -> None:
+        """Session headers, cookie, and whether the body streams."""
+        gateway = self._door.edge
+        assert flow.response is not None
+        forward.clean_response(flow)
+        headers = flow.response.headers
+        user = user_of(flow)
+        is_ready = gateway is not None and gateway.routes.private(user) is not None
+        flow.metadata[edge.READY] = is_ready
+        headers["X-Comfy-Session-Ready"] = "1" if is_ready else "0"
+        headers["X-Comfy-Session-Source"] = flow.metadata.get(edge.SOURCE, "gateway")
+        if user is not None:
+            headers["X-Comfy-Session-User"] = user.name
+        remember = flow.metadata.get(edge.REMEMBER)
+        if remember is not None and gateway is not None:
+            cookie = gateway.cookie.set_cookie_header(
+                UserId.from_key(remember), secure=gateway.is_public_https
+            )
+            headers.add("Set-Cookie", cookie)
+        if flow.metadata.get(edge.PROMPT):
+            flow.response.stream = not _is_short(headers, MAX_BUFFERED_ANSWER_BYTES)
+        else:
+            flow.response.stream = not self._may_keep(headers)
+
+    def response(self, flow: http.HTTPFlow) -> None:
+        """The flow has ended well."""
+        self._end(flow)
+
+    def error(self, flow: http.HTTPFlow) -> None:
+        """The flow has ended otherwise."""
+        self._end(flow)
+
+    def _end(self, flow: http.HTTPFlow) -> None:
+        backend_id = flow.metadata.pop(edge.TRANSFER, None)
+        if backend_id is not None and self._door.edge is not None:
+            self._door.edge.activity.end(backend_id)
+
+    def _may_keep(self, headers: http.Headers) -> bool:
+        """Whether mitmproxy may take the body in, so that people who look can see it."""
+        return self._keep_bytes() > 0 and _is_short(headers, self._keep_bytes())
+
+
+def user_of(flow: http.HTTPFlow) -> UserId | None:
+    """The user whom the identity hook found."""
+    key = flow.metadata.get(edge.USER)
+    return None if key is None else UserId.from_key(key)
+
+
+def _is_short(headers: http.Headers, limit_bytes: int) -> bool:
+    length = headers.get("content-length", "")
+    return length.isdecimal() and int(length) <= limit_bytes
+
+
+def _to_relay(flow: http.HTTPFlow, gateway: Edge, user: UserId | None) -> None:
+    # Frames are read and counted on the way; compressed ones would cost a second inflation for nothing.
+    flow.request.headers.pop("sec-websocket-extensions", None)
+    query = flow.request.path.partition("?")[2]
+    forward.to_site(flow, gateway, site_contract.RELAY_PATH + (f"?{query}" if query else ""))
+    if user is not None:
+        gateway.bursts.seen(user)
+
+
+def _asks_for_known_prompt(flow: http.HTTPFlow, gateway: Edge) -> bool:
+    prompt_id = prompt_id_of(flow.request.path) if flow.request.method == "GET" else None
+    is_history = flow.metadata[edge.CLASS] == RequestClass.RESULTS
+    return prompt_id is not None and is_history and gateway.book.find(prompt_id) is not None
+
+
+def _owner(flow: http.HTTPFlow, gateway: Edge, user: UserId | None) -> Backend | None:
+    """The server that has what is asked for, where we know it."""
+    prompt_id = prompt_id_of(flow.request.path)
+    if prompt_id is not None:
+        record = gateway.book.find(prompt_id)
+        if record is None or (user is not None and record.user_key != user.key):
+            return None
+        return gateway.routes.by_id(user, record.backend_id)
+    file = _file_of(flow.request.query) if user is None else None
+    return None if file is None else gateway.told.owner(forward.peer_of(flow), file, gateway.routes)
+
+
+def _file_of(query: Mapping[str, str]) -> FileKey | None:
+    return file_key(dict(query)) if "filename" in query else None
+
+
+def _last_segment(path: str) -> str:
+    return path.partition("?")[0].rpartition("/")[2]

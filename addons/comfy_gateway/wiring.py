@@ -1,0 +1,338 @@
+"""The only place that builds adapters and puts the parts together."""
+
+import asyncio
+import logging
+import secrets
+import sys
+from contextlib import AsyncExitStack
+from functools import partial
+
+import aiohttp
+
+from comfy_gateway.adapters.agent import HttpAgent
+from comfy_gateway.adapters.clock import SystemClock
+from comfy_gateway.adapters.comfyui import HttpPromptStates
+from comfy_gateway.adapters.master_secret import load_or_create
+from comfy_gateway.adapters.prober import HttpProber
+from comfy_gateway.adapters.runpod import RunPodOrder, RunPodSdkCloud
+from comfy_gateway.adapters.sql import open_store
+from comfy_gateway.core.admission import Caps
+from comfy_gateway.core.client_ids import ClientIds
+from comfy_gateway.core.cookie import IdentityCookie
+from comfy_gateway.core.idleness import IdleLimits
+from comfy_gateway.core.keys import Keys
+from comfy_gateway.core.podname import PodNames, new_attempt
+from comfy_gateway.core.ports import Candidate, Cloud, SessionStore
+from comfy_gateway.core.upstream import Backend, Source
+from comfy_gateway.hooks.deadlines import DeadlinesHook
+from comfy_gateway.hooks.edge import Door, Edge
+from comfy_gateway.hooks.error_pages import ErrorPages
+from comfy_gateway.hooks.frames import FramesHook
+from comfy_gateway.hooks.identity import IdentityHook
+from comfy_gateway.hooks.inspect import InspectHook
+from comfy_gateway.hooks.keep import kept_bytes
+from comfy_gateway.hooks.lifecycle import LifecycleHook
+from comfy_gateway.hooks.prompts import PromptsHook
+from comfy_gateway.hooks.router import RouterHook
+from comfy_gateway.service.activity import Activity
+from comfy_gateway.service.bursts import Bursts
+from comfy_gateway.service.cloud_watch import CloudWatch
+from comfy_gateway.service.duty_pool import DutyPool
+from comfy_gateway.service.endings import Endings
+from comfy_gateway.service.farewell import Farewell
+from comfy_gateway.service.launch import Launch
+from comfy_gateway.service.life import Life, backend_of
+from comfy_gateway.service.meters import Meters
+from comfy_gateway.service.no_cloud import NoCloud
+from comfy_gateway.service.prompt_book import PromptBook
+from comfy_gateway.service.routes import Routes
+from comfy_gateway.service.rules import Rules
+from comfy_gateway.service.sessions import Sessions
+from comfy_gateway.service.settling import Settling
+from comfy_gateway.service.signals import Signals
+from comfy_gateway.service.tasks import Tasks
+from comfy_gateway.service.told_files import ToldFiles
+from comfy_gateway.settings import Settings, SettingsError, load
+from comfy_gateway.site.app import build_app
+from comfy_gateway.site.relay import Relay
+from comfy_gateway.site.results import Results
+from comfy_gateway.site.server import SiteServer
+from comfy_gateway.site.socket import Socket
+from comfy_gateway.site.status import Status
+
+logger = logging.getLogger(__name__)
+
+EXIT_SETTINGS = 2
+AGENT_TIMEOUT_S = 10.0
+
+
+def build_addons() -> list[object]:
+    """The list that mitmproxy loads, in the order in which a flow meets it.
+
+    Wrong settings end the process with exit code 2 and one line for each fault.
+    """
+    try:
+        settings = load()
+    except SettingsError as error:
+        sys.stderr.write("".join(f"{fault}\n" for fault in error.faults))
+        sys.exit(EXIT_SETTINGS)
+    return addons_for(settings)
+
+
+def addons_for(settings: Settings) -> list[object]:
+    """The hooks of one gateway."""
+    gateway = Gateway(settings)
+    door = Door()
+    pages = ErrorPages()
+    keep_bytes = partial(kept_bytes, settings.limits.keep_mb)
+    return [
+        LifecycleHook(
+            door,
+            pages,
+            host=settings.listen.host,
+            port=settings.listen.port,
+            start=gateway.start,
+            stop=gateway.stop,
+        ),
+        IdentityHook(door),
+        PromptsHook(door),
+        RouterHook(door, keep_bytes=keep_bytes),
+        DeadlinesHook(
+            door,
+            pages,
+            connect_timeout_s=settings.limits.connect_timeout_s,
+            answer_timeout_s=settings.limits.upstream_timeout_s,
+        ),
+        FramesHook(keep_bytes=keep_bytes),
+        InspectHook(),
+    ]
+
+
+class Gateway:
+    """Everything that runs beside the hooks."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._open = AsyncExitStack()
+        self._farewell: Farewell | None = None
+
+    async def start(self) -> Edge:
+        """Build and start all parts. What was opened is closed again when one of them fails.
+
+        Raises GatewayError or OSError with a text for the operator.
+        """
+        try:
+            return await self._build()
+        except BaseException:
+            await self._open.aclose()
+            raise
+
+    async def stop(self) -> None:
+        """End all parts; pods live on unless the settings say otherwise."""
+        if self._farewell is not None:
+            await self._farewell.say()
+        await self._open.aclose()
+
+    async def _build(self) -> Edge:
+        settings = self._settings
+        for warning in settings.warnings:
+            logger.warning("%s", warning)
+        keys = Keys(await self._master_secret())
+        clock = SystemClock()
+        store = await self._opened_store()
+        http = await self._open.enter_async_context(
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit_per_host=16),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
+            )
+        )
+        rules = rules_of(settings)
+        cloud = self._cloud(rules)
+        tasks = Tasks("gateway")
+        self._open.push_async_callback(tasks.aclose)
+
+        prober = HttpProber(http, settings.health.path, settings.health.timeout_s)
+        pool = DutyPool(duty_backends(settings), prober, clock)
+        routes = Routes(pool.home, pool.choose)
+        pool.on_move(routes.duty_changed)
+        book = PromptBook()
+        activity = Activity(clock)
+        book.watch(lambda record: activity.touch(record.backend_id))
+        addresses = settings.pod_addresses
+        sessions = Sessions(
+            store=store,
+            routes=routes,
+            clock=clock,
+            backend_of=lambda pod: backend_of(pod, addresses, keys),
+        )
+        meters = Meters()
+        meters.watch(sessions)
+        names = PodNames(settings.runpod.pod_name_tag, keys)
+        signals = Signals(clock, tasks)
+        endings = Endings(cloud, names, clock)
+        life = Life(
+            sessions=sessions,
+            launch=Launch(
+                sessions=sessions,
+                cloud=cloud,
+                names=names,
+                new_attempt=lambda: new_attempt(clock.now()),
+                keys=keys,
+                rules=rules,
+                clock=clock,
+            ),
+            endings=endings,
+            signals=signals,
+            prober=prober,
+            agent=HttpAgent(http, AGENT_TIMEOUT_S),
+            store=store,
+            book=book,
+            activity=activity,
+            addresses=addresses,
+            keys=keys,
+            rules=rules,
+            clock=clock,
+            tasks=tasks,
+        )
+        bursts = Bursts(sessions=sessions, rules=rules, clock=clock, begin=life.begin)
+        states = HttpPromptStates(http, settings.health.timeout_s)
+        settling = Settling(
+            book=book, routes=routes, states=states, clock=clock, interval_s=settle_interval_s(rules)
+        )
+        relay = Relay(routes=routes, book=book, keys=keys, clock=clock)
+        self._open.push_async_callback(relay.aclose)
+        told = ToldFiles(clock)
+        site_key = secrets.token_urlsafe(32)
+        site = SiteServer(
+            build_app(
+                key=site_key,
+                socket=Socket(relay),
+                results=Results(
+                    book=book,
+                    routes=routes,
+                    told=told,
+                    http=http,
+                    timeout_s=settings.limits.upstream_timeout_s,
+                ),
+                status=Status(pool=pool, registry=meters.registry),
+            )
+        )
+        site_address = await site.start()
+        self._open.push_async_callback(site.aclose)
+
+        if rules.is_provisioning:
+            for session in await sessions.load():
+                life.begin(session.user)
+            watch = CloudWatch(
+                cloud=cloud,
+                sessions=sessions,
+                signals=signals,
+                names=names,
+                endings=endings,
+                store=store,
+                clock=clock,
+                tasks=tasks,
+                interval_s=rules.reconcile_s,
+                stray_grace_s=rules.idle.idle_s,
+            )
+            tasks.start(watch.run(), name="cloud watch")
+            self._farewell = Farewell(sessions, endings, is_ending=settings.runpod.terminate_on_exit)
+        tasks.start(pool.run(), name="duty pool")
+        tasks.start(settling.run(), name="settling")
+        return Edge(
+            routes=routes,
+            book=book,
+            bursts=bursts,
+            activity=activity,
+            told=told,
+            relay=relay,
+            meters=meters,
+            keys=keys,
+            tasks=tasks,
+            identity=settings.identity.rules,
+            cookie=IdentityCookie(keys.cookie_key()),
+            client_ids=ClientIds(),
+            route_rules=settings.routes,
+            allowed_hosts=settings.listen.allowed_hosts,
+            is_public_https=settings.listen.is_public_https,
+            site=site_address,
+            site_key=site_key,
+        )
+
+    async def _master_secret(self) -> bytes:
+        if self._settings.secret is not None:
+            return self._settings.secret.get_secret_value().encode()
+        return await asyncio.to_thread(load_or_create, self._settings.state_dir)
+
+    async def _opened_store(self) -> SessionStore:
+        store = await open_store(self._settings.database_url.get_secret_value())
+        self._open.push_async_callback(store.aclose)
+        return store
+
+    def _cloud(self, rules: Rules) -> Cloud:
+        settings = self._settings
+        api_key = settings.runpod.api_key
+        if not rules.is_provisioning or api_key is None:
+            return NoCloud()
+        cloud = RunPodSdkCloud(
+            api_key=api_key.get_secret_value(),
+            api_base=settings.runpod.api_base,
+            order_defaults=RunPodOrder(
+                image_name=settings.pod.image_name,
+                template_id=settings.pod.template_id,
+                gpu_count=settings.pod.gpu_count,
+                volume_gb=settings.pod.volume_gb,
+                container_disk_gb=settings.pod.container_disk_gb,
+                network_volume_id=settings.pod.network_volume_id,
+                ports=f"{settings.pod.proxy_port}/http,{settings.telemetry.port}/http",
+                extra=dict(settings.pod.extra_payload),
+            ),
+            request_timeout_s=settings.runpod.request_timeout_s,
+        )
+        self._open.push_async_callback(cloud.aclose)
+        return cloud
+
+
+def duty_backends(settings: Settings) -> list[Backend]:
+    """The shared servers, home first."""
+    return [
+        Backend(f"duty-{position}", Source.DUTY, upstream) for position, upstream in enumerate(settings.duty)
+    ]
+
+
+def settle_interval_s(rules: Rules) -> float:
+    """How often prompts are asked about whose ending no socket told: soon enough to matter to an idle window."""
+    return max(0.5, min(15.0, rules.idle.idle_s / 10))
+
+
+def rules_of(settings: Settings) -> Rules:
+    """The settings as the life of a session counts them."""
+    regions: tuple[str | None, ...] = settings.pod.regions or (None,)
+    candidates = tuple(
+        Candidate(gpu_type, settings.pod.cloud_type, region)
+        for gpu_type in settings.pod.gpu_type_ids
+        for region in regions
+    )
+    poll_s = settings.telemetry.poll_s
+    return Rules(
+        candidates=candidates if settings.can_provision else (),
+        caps=Caps(settings.limits.max_active_sessions, settings.limits.budget_hourly_usd),
+        idle=IdleLimits(
+            idle_s=settings.telemetry.idle_s,
+            gpu_threshold_percent=settings.telemetry.gpu_threshold_percent,
+            silence_timeout_s=settings.telemetry.blind_idle_s,
+            # One late poll is no gap, a lost one is.
+            max_gap_s=1.5 * poll_s + AGENT_TIMEOUT_S,
+        ),
+        threshold_count=settings.burst.threshold_count,
+        threshold_window_s=settings.burst.window_s,
+        startup_timeout_s=settings.boot.timeout_s,
+        startup_poll_s=settings.boot.poll_s,
+        telemetry_poll_s=poll_s,
+        agent_wait_s=settings.boot.agent_wait_s,
+        drain_timeout_s=settings.boot.drain_timeout_s,
+        failure_backoff_s=settings.boot.backoff_s,
+        reconcile_s=settings.runpod.reconcile_s,
+        pod_env={name: value.get_secret_value() for name, value in settings.pod.env.items()},
+    )
