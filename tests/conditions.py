@@ -4,11 +4,16 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
+from typing import overload
 
 POLL_S = 0.015
 
 
-async def wait_for[T](condition: Callable[[], T | Awaitable[T]], what: str, *, deadline_s: float = 10.0) -> T:
+@overload
+async def wait_for[T](condition: Callable[[], Awaitable[T]], what: str, *, deadline_s: float = ...) -> T: ...
+@overload
+async def wait_for[T](condition: Callable[[], T], what: str, *, deadline_s: float = ...) -> T: ...
+async def wait_for(condition: Callable[[], object], what: str, *, deadline_s: float = 10.0) -> object:
     """What `condition()` (awaited when it is awaitable) returned, as soon as that is true.
 
     It is called every 15 ms. Fails the test with `what` in its message when nothing true came within
@@ -16,7 +21,7 @@ async def wait_for[T](condition: Callable[[], T | Awaitable[T]], what: str, *, d
     to the caller.
     """
     ends_at = time.monotonic() + deadline_s
-    last: T | str = "never answered"
+    last: object = "never answered"
     try:
         async with asyncio.timeout(deadline_s):
             while True:

@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+# Runs a pytest of its own in tests/test_conftest.py.
+pytest_plugins = ["pytester"]
+
 LONG = os.environ.get("GATEWAY_TEST_LONG") == "1"
 
 # The quick suite tries the same examples each time, so that a red run is red again; the long one searches.
