@@ -2,6 +2,7 @@ import struct
 
 import orjson
 import pytest
+
 from comfy_gateway.core import frames
 
 
@@ -56,7 +57,9 @@ def test_a_binary_frame_says_nothing() -> None:
     assert frames.read(frames.binary(b'{"type": "status"}')) is None
 
 
-@pytest.mark.parametrize("payload", [b'{"type": "x"}', b'{"type": "x", "data": null}', b'{"type": "x", "data": 3}'])
+@pytest.mark.parametrize(
+    "payload", [b'{"type": "x"}', b'{"type": "x", "data": null}', b'{"type": "x", "data": 3}']
+)
 def test_data_that_is_no_object_counts_as_empty(payload: bytes) -> None:
     message = frames.read(frames.text(payload))
 
@@ -72,10 +75,14 @@ def test_data_that_is_no_object_counts_as_empty(payload: bytes) -> None:
         ("executed", {"node": None}, False),
     ],
 )
-def test_executing_without_a_node_releases_the_prompt(kind: str, data: dict[str, object], is_release: bool) -> None:
+def test_executing_without_a_node_releases_the_prompt(
+    kind: str, data: dict[str, object], is_release: bool
+) -> None:
     assert frames.Message(kind, data).is_release is is_release
 
 
-@pytest.mark.parametrize(("data", "prompt_id"), [({"prompt_id": "p"}, "p"), ({"prompt_id": 3}, None), ({}, None)])
+@pytest.mark.parametrize(
+    ("data", "prompt_id"), [({"prompt_id": "p"}, "p"), ({"prompt_id": 3}, None), ({}, None)]
+)
 def test_a_prompt_id_is_text_or_none(data: dict[str, object], prompt_id: str | None) -> None:
     assert frames.Message("progress", data).prompt_id == prompt_id

@@ -2,6 +2,7 @@ from typing import Any
 
 import orjson
 import pytest
+
 from comfy_gateway.core import making_up
 from comfy_gateway.core.making_up import MadeUp
 from comfy_gateway.core.prompts import Outcome
@@ -58,7 +59,9 @@ def test_after_the_verdict_only_the_release_is_left() -> None:
 
 
 @pytest.mark.parametrize(
-    ("verdict", "outcome"), [(ERROR, Outcome.ERROR), (INTERRUPTED, Outcome.INTERRUPTED)], ids=["error", "interrupted"]
+    ("verdict", "outcome"),
+    [(ERROR, Outcome.ERROR), (INTERRUPTED, Outcome.INTERRUPTED)],
+    ids=["error", "interrupted"],
 )
 def test_a_bad_end_is_told_in_the_servers_own_words(verdict: list[Any], outcome: Outcome) -> None:
     story = Story("duty-0", has_begun=True, executed={"9", "10"})

@@ -1,7 +1,8 @@
-from comfy_gateway.core.frames import Frame
-from comfy_gateway.core.outbox import Outbox
 from hypothesis import given
 from hypothesis import strategies as st
+
+from comfy_gateway.core.frames import Frame
+from comfy_gateway.core.outbox import Outbox
 
 
 def event(name: str, size_bytes: int = 1) -> Frame:

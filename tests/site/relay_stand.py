@@ -10,8 +10,11 @@ from typing import Any
 
 import aiohttp
 from aiohttp import WSMsgType, web
+from yarl import URL
+
 from comfy_gateway.adapters.clock import SystemClock
 from comfy_gateway.core.keys import Keys
+from comfy_gateway.core.ports import Clock
 from comfy_gateway.core.prompts import PromptRecord
 from comfy_gateway.core.socket_ids import upstream_sid
 from comfy_gateway.core.upstream import Backend, Source, Upstream
@@ -19,7 +22,6 @@ from comfy_gateway.core.users import IdKind, UserId
 from comfy_gateway.service.prompt_book import PromptBook
 from comfy_gateway.service.routes import Routes
 from comfy_gateway.site.relay import Relay, RelayLimits
-from yarl import URL
 
 DEADLINE_S = 10.0
 ALICE = UserId(IdKind.NAMED, "alice")
@@ -73,7 +75,7 @@ class Client:
         return [said["data"] for said in self.said if isinstance(said, dict) and said["type"] == kind]
 
     def story(self, prompt_id: str) -> list[str]:
-        """What was told about a prompt, steps and status left out; ``released`` is executing with node null."""
+        """What was told about a prompt, without its steps; ``released`` is executing with node null."""
         story = []
         for said in self.said:
             if not isinstance(said, dict) or said["data"].get("prompt_id") != prompt_id:
@@ -114,14 +116,15 @@ class Client:
 class Stand:
     """A relay with its site. The user stands in a header, as the gateway's hooks would say it."""
 
-    def __init__(self, backend: Backend, limits: RelayLimits) -> None:
+    def __init__(self, backend: Backend, limits: RelayLimits, clock: Clock) -> None:
         self.duty = backend
         self.routes = Routes(backend, lambda user: self.duty)
         self.book = PromptBook()
-        self.relay = Relay(
-            routes=self.routes, book=self.book, keys=KEYS, clock=SystemClock(), limits=limits
-        )
+        self.relay = Relay(routes=self.routes, book=self.book, keys=KEYS, clock=clock, limits=limits)
         self.url = ""
+        self.clients: list[Client] = []
+        """All that ever connected: nobody is closed because a test lost sight of it."""
+        self.runner: web.AppRunner | None = None
         self._http: aiohttp.ClientSession | None = None
 
     @property
@@ -138,9 +141,13 @@ class Stand:
     ) -> Client:
         """Open a client's socket."""
         url, headers = self._asking(user, sid, query)
-        return Client(await self.http.ws_connect(url, headers=headers, max_msg_size=0, autoping=autoping))
+        socket = await self.http.ws_connect(url, headers=headers, max_msg_size=0, autoping=autoping)
+        self.clients.append(Client(socket))
+        return self.clients[-1]
 
-    async def refusal(self, user: UserId | None = ALICE, sid: str | None = "tab") -> tuple[int, dict[str, Any]]:
+    async def refusal(
+        self, user: UserId | None = ALICE, sid: str | None = "tab"
+    ) -> tuple[int, dict[str, Any]]:
         """Status and JSON of a handshake that does not succeed."""
         url, headers = self._asking(user, sid, {})
         async with self.http.get(url, headers=headers | UPGRADE) as response:
@@ -183,16 +190,20 @@ class Stand:
     async def running(self) -> AsyncIterator["Stand"]:
         app = web.Application()
         app.router.add_get("/ws", self._handle)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        runner = self.runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         try:
             with eager_tasks():
                 async with aiohttp.ClientSession() as self._http:
-                    yield self
+                    try:
+                        yield self
+                    finally:
+                        await self.relay.aclose()
+                        for client in self.clients:
+                            await client.socket.close()
         finally:
-            await self.relay.aclose()
             await runner.cleanup()
 
 
@@ -205,9 +216,11 @@ UPGRADE = {
 
 
 @asynccontextmanager
-async def relay_before(backend: Backend | str, limits: RelayLimits = QUICK) -> AsyncIterator[Stand]:
+async def relay_before(
+    url: str, limits: RelayLimits = QUICK, clock: Clock | None = None
+) -> AsyncIterator[Stand]:
     """A relay whose users are on this duty server."""
-    stand = Stand(duty(backend) if isinstance(backend, str) else backend, limits)
+    stand = Stand(duty(url), limits, clock or SystemClock())
     async with stand.running():
         yield stand
 
@@ -215,7 +228,8 @@ async def relay_before(backend: Backend | str, limits: RelayLimits = QUICK) -> A
 class ScriptedComfy:
     """A ComfyUI that says only what the test lets it say, with the real one's way of keeping sockets.
 
-    ``registered`` holds the sockets that would hear events; a handler that ends removes its id, whoever is there.
+    ``registered`` holds the sockets that would hear events; a handler that ends removes its id, whoever is
+    there.
     """
 
     def __init__(self) -> None:
@@ -231,11 +245,15 @@ class ScriptedComfy:
         self.history: dict[str, Any] = {}
         self.remaining = 0
         self.greets = True
-        self.is_lying = False
+        self.queue_answer: Any = None
+        """What it says about its queue instead of the truth."""
         self.resumes: str | None = None
         """The node that it names to a socket that comes, as it does while a prompt runs."""
         self.refuses_with: int | None = None
         self.answers_pings = True
+        self.closes = asyncio.Event()
+        """While it is not set, a closing handshake is not answered."""
+        self.closes.set()
         self.answers = asyncio.Event()
         """While it is not set, handshakes wait."""
         self.answers.set()
@@ -274,7 +292,7 @@ class ScriptedComfy:
         await self.answers.wait()
         if self.refuses_with is not None:
             return web.Response(status=self.refuses_with, headers={"Location": "/elsewhere"})
-        socket = web.WebSocketResponse(max_msg_size=0, autoping=self.answers_pings)
+        socket = web.WebSocketResponse(max_msg_size=0, autoping=self.answers_pings, autoclose=False)
         await socket.prepare(request)
         sid = request.query["clientId"]
         self.registered[sid] = socket
@@ -291,6 +309,7 @@ class ScriptedComfy:
                     self.heard.append(json.loads(message.data))
                 elif message.type is WSMsgType.BINARY:
                     self.heard.append(bytes(message.data))
+            await self.closes.wait()
         finally:
             self.registered.pop(sid, None)
             self.open[sid] -= 1
@@ -299,8 +318,8 @@ class ScriptedComfy:
     async def _queue(self, request: web.Request) -> web.Response:
         self.requests.append(request)
         await self.looks_up.wait()
-        if self.is_lying:
-            return web.json_response(["something", "else"])
+        if self.queue_answer is not None:
+            return web.json_response(self.queue_answer)
         running = [[0, prompt_id, {}, {}, []] for prompt_id in self.queue]
         return web.json_response({"queue_running": running, "queue_pending": []})
 
@@ -323,8 +342,8 @@ class ScriptedComfy:
         try:
             yield self
         finally:
-            self.answers.set()
-            self.looks_up.set()
+            for event in (self.answers, self.looks_up, self.closes):
+                event.set()
             await runner.cleanup()
 
 
@@ -356,7 +375,10 @@ def jpeg_preview(size_bytes: int) -> bytes:
 def sleeping(seconds: float, steps: int = 4, seed: int = 0) -> dict[str, Any]:
     """A workflow of the simulated ComfyUI that takes so long and shows previews."""
     return {
-        "1": {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 16, "batch_size": 1, "color": seed}},
+        "1": {
+            "class_type": "EmptyImage",
+            "inputs": {"width": 16, "height": 16, "batch_size": 1, "color": seed},
+        },
         "2": {
             "class_type": "SimSleep",
             "inputs": {"seconds": seconds, "steps": steps, "image": ["1", 0], "seed": seed},

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import aiohttp
 import pytest
+
 from comfy_gateway.core.prompts import Outcome
 from comfy_gateway.core.socket_ids import upstream_sid
-
 from tests.site.relay_stand import (
     ALICE,
     KEYS,
@@ -48,7 +48,9 @@ async def test_the_first_message_is_the_status_with_the_clients_own_sid(
     }
 
 
-async def test_a_client_without_an_id_is_told_the_one_that_was_made(comfy: ScriptedComfy, stand: Stand) -> None:
+async def test_a_client_without_an_id_is_told_the_one_that_was_made(
+    comfy: ScriptedComfy, stand: Stand
+) -> None:
     client = await stand.connect(sid=None)
 
     status = await client.hear_kind("status")
@@ -63,7 +65,10 @@ async def test_only_the_first_status_names_a_sid(comfy: ScriptedComfy, stand: St
 
     await comfy.say_status(5)
 
-    assert await client.hear() == {"type": "status", "data": {"status": {"exec_info": {"queue_remaining": 5}}}}
+    assert await client.hear() == {
+        "type": "status",
+        "data": {"status": {"exec_info": {"queue_remaining": 5}}},
+    }
 
 
 async def test_the_server_sees_a_mapped_id_its_own_host_no_origin_and_the_other_queries() -> None:
@@ -174,7 +179,9 @@ async def test_the_release_alone_ends_the_prompt_of_an_old_server(comfy: Scripte
     assert stand.book.unfinished() == []
 
 
-async def test_an_ending_that_overtakes_the_acceptance_is_kept_for_it(comfy: ScriptedComfy, stand: Stand) -> None:
+async def test_an_ending_that_overtakes_the_acceptance_is_kept_for_it(
+    comfy: ScriptedComfy, stand: Stand
+) -> None:
     client = await stand.connect()
     await comfy.say("execution_error", prompt_id="p")
     await comfy.say("executing", node=None, prompt_id="p")
@@ -237,7 +244,9 @@ async def test_a_server_that_does_not_answer_is_a_504(comfy: ScriptedComfy) -> N
         assert body["error"]["type"] == "upstream_timeout"
 
 
-async def test_a_client_gets_through_as_soon_as_the_server_is_back(comfy: ScriptedComfy, stand: Stand) -> None:
+async def test_a_client_gets_through_as_soon_as_the_server_is_back(
+    comfy: ScriptedComfy, stand: Stand
+) -> None:
     comfy.refuses_with = 502
     assert (await stand.refusal())[0] == 502
     comfy.refuses_with = None
@@ -268,9 +277,7 @@ async def test_the_closing_relay_says_1001_within_a_second(comfy: ScriptedComfy,
     clients = [await stand.connect(sid=f"tab-{number}") for number in range(5)]
 
     async with asyncio.timeout(1.0):
-        await asyncio.gather(
-            stand.relay.aclose(), *(client.hear_all_until_closed() for client in clients)
-        )
+        await asyncio.gather(stand.relay.aclose(), *(client.hear_all_until_closed() for client in clients))
 
     assert {client.close_code for client in clients} == {aiohttp.WSCloseCode.GOING_AWAY}
     assert comfy.registered == {}
@@ -321,7 +328,7 @@ async def test_a_client_that_vanishes_is_no_error(
     sending = asyncio.ensure_future(comfy.say_bytes(bytes(20 * 1024 * 1024)))
     await asyncio.sleep(0)
 
-    client.socket._response.close()  # noqa: SLF001 - cuts the connection without a closing frame
+    client.socket._response.close()
     await until(lambda: stand.stats.client_sockets == 0)
     await sending
 
@@ -335,7 +342,7 @@ async def test_two_hundred_sockets_leave_nothing_behind(comfy: ScriptedComfy, st
         if number % 2:
             await client.socket.close()
         else:
-            client.socket._response.close()  # noqa: SLF001 - as a browser that is killed
+            client.socket._response.close()
 
     await come_and_go(0)
     await until(lambda: stand.stats.upstream_sockets == 0)
@@ -355,7 +362,7 @@ async def test_a_silent_client_that_answers_no_ping_is_cut(comfy: ScriptedComfy)
     limits = replace(QUICK, ping_s=0.05)
     async with relay_before(comfy.url, limits) as stand:
         alive = await stand.connect(sid="alive")
-        await stand.connect(sid="dead", autoping=False)
+        await stand.connect(sid="dead", autoping=False)  # reads nothing, so it answers no ping either
         listening = asyncio.ensure_future(alive.hear_kind("x"))
         await until(lambda: stand.stats.client_sockets == 2)
 
@@ -374,3 +381,29 @@ async def test_a_clients_ping_is_answered(stand: Stand) -> None:
     message = await client.socket.receive()
     assert (message.type, bytes(message.data)) == (aiohttp.WSMsgType.PONG, b"are you there")
 
+
+async def test_a_client_that_does_not_wait_for_the_handshake_leaves_nothing(
+    comfy: ScriptedComfy, stand: Stand
+) -> None:
+    comfy.answers.clear()
+    impatient = asyncio.ensure_future(stand.connect())
+    await until(lambda: comfy.requests)
+    impatient.cancel()
+    await asyncio.wait([impatient])
+
+    comfy.answers.set()
+    await until(lambda: comfy.opened)
+
+    await until(lambda: not any("relay" in task.get_name() for task in asyncio.all_tasks()))
+    assert comfy.registered == {}
+
+
+async def test_a_site_that_ends_before_the_relay_cuts_its_clients(stand: Stand) -> None:
+    client = await stand.connect()
+    await client.hear_kind("status")
+    assert stand.runner is not None
+
+    await stand.runner.cleanup()
+    await client.hear_all_until_closed()
+
+    assert stand.stats.client_sockets == 0

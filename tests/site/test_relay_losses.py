@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from datetime import datetime
 
 import pytest
-from comfy_gateway.core.prompts import Outcome
 
+from comfy_gateway.adapters.clock import SystemClock
+from comfy_gateway.core.prompts import Outcome
 from simulators.comfyui import ComfySimulator, serve
 from tests.site.relay_stand import (
     ALICE,
@@ -126,7 +128,9 @@ async def test_the_feature_flags_are_said_again_first(comfy: ScriptedComfy, stan
     ]
 
 
-async def test_a_prompt_that_still_runs_goes_on_as_if_nothing_had_been(comfy: ScriptedComfy, stand: Stand) -> None:
+async def test_a_prompt_that_still_runs_goes_on_as_if_nothing_had_been(
+    comfy: ScriptedComfy, stand: Stand
+) -> None:
     client = await stand.connect()
     stand.accept("p", stand.duty)
     comfy.queue = ["p"]
@@ -225,7 +229,11 @@ async def test_made_up_endings_come_before_what_happened_later(comfy: ScriptedCo
     comfy.looks_up.set()
     await client.hear_until(lambda client: client.story("q"))
 
-    order = [said["data"]["prompt_id"] for said in client.said if isinstance(said, dict) and said["type"] != "status"]
+    order = [
+        said["data"]["prompt_id"]
+        for said in client.said
+        if isinstance(said, dict) and said["type"] != "status"
+    ]
     assert order == ["p", "p", "p", "p", "q"]
 
 
@@ -258,21 +266,26 @@ async def test_events_of_many_bytes_do_not_wait_at_all(comfy: ScriptedComfy) -> 
         await client.hear_kind("large")
 
 
-async def test_a_server_that_answers_nonsense_is_asked_again(comfy: ScriptedComfy, stand: Stand) -> None:
+@pytest.mark.parametrize("nonsense", [["a", "list"], {"queue_running": 3, "queue_pending": []}, {}, "text"])
+async def test_a_server_that_answers_nonsense_is_asked_again(
+    comfy: ScriptedComfy, stand: Stand, nonsense: object
+) -> None:
     client = await stand.connect()
     stand.accept("p", stand.duty)
     comfy.history["p"] = finished()
-    comfy.is_lying = True
+    comfy.queue_answer = nonsense
     await lose(comfy)
     await until(lambda: len([one for one in comfy.requests if one.path == "/queue"]) >= 2)
     assert client.story("p") == []
 
-    comfy.is_lying = False
+    comfy.queue_answer = None
 
     await client.hear_until(lambda client: "released" in client.story("p"))
 
 
-async def test_a_prompt_that_nobody_knows_any_more_is_lost_with_an_error(comfy: ScriptedComfy, stand: Stand) -> None:
+async def test_a_prompt_that_nobody_knows_any_more_is_lost_with_an_error(
+    comfy: ScriptedComfy, stand: Stand
+) -> None:
     client = await stand.connect()
     stand.accept("p", stand.duty)
     await comfy.say("execution_start", prompt_id="p")
@@ -312,7 +325,9 @@ async def test_the_past_is_asked_for_with_the_pods_token(comfy: ScriptedComfy, s
     assert {one.headers.get("X-Comfy-Gateway-Token") for one in comfy.requests} == {"secret"}
 
 
-async def test_a_prompt_that_ended_before_the_client_came_is_told_to_it(comfy: ScriptedComfy, stand: Stand) -> None:
+async def test_a_prompt_that_ended_before_the_client_came_is_told_to_it(
+    comfy: ScriptedComfy, stand: Stand
+) -> None:
     stand.accept("p", stand.duty)
     comfy.history["p"] = finished("9")
 
@@ -338,7 +353,9 @@ async def test_both_tabs_hear_a_made_up_ending_once(comfy: ScriptedComfy, stand:
         assert tab.story("p") == ["execution_start", "execution_cached", "execution_success", "released"]
 
 
-async def test_a_socket_that_the_server_has_forgotten_is_found_out_by_its_silence(comfy: ScriptedComfy) -> None:
+async def test_a_socket_that_the_server_has_forgotten_is_found_out_by_its_silence(
+    comfy: ScriptedComfy,
+) -> None:
     async with relay_before(comfy.url, replace(QUICK, audit_s=0.1)) as stand:
         client = await stand.connect()
         stand.accept("p", stand.duty)
@@ -372,7 +389,7 @@ async def test_an_audit_that_gets_no_answer_costs_nothing(comfy: ScriptedComfy) 
         client = await stand.connect()
         stand.accept("p", stand.duty)
         comfy.queue = ["p"]
-        comfy.is_lying = True
+        comfy.queue_answer = []
 
         await until(lambda: len([one for one in comfy.requests if one.path == "/queue"]) >= 3)
         await settled(comfy, client)
@@ -423,3 +440,117 @@ async def test_a_real_server_whose_sockets_are_cut_mid_prompt_loses_no_ending() 
             story = client.story(prompt_id)
             assert story.count("execution_success") == story.count("released") == 1
             assert story[-2:] == ["execution_success", "released"]
+
+
+async def test_an_ending_that_comes_while_the_server_is_still_asked_is_told_once(
+    comfy: ScriptedComfy,
+) -> None:
+    async with relay_before(comfy.url, replace(QUICK, hold_s=0.05, look_up_timeout_s=5.0)) as stand:
+        client = await stand.connect()
+        stand.accept("p", stand.duty)
+        comfy.history["p"] = finished()
+        comfy.looks_up.clear()
+        await lose(comfy)
+        await until(lambda: len([one for one in comfy.requests if one.path == "/queue"]) == 2)
+
+        await comfy.say("execution_success", prompt_id="p")
+        await comfy.say("executing", node=None, prompt_id="p")
+        await client.hear_until(lambda client: "released" in client.story("p"))
+        comfy.looks_up.set()
+        await until(lambda: any("history" in one.path for one in comfy.requests))
+        await settled(comfy, client)
+
+        assert client.story("p") == ["execution_success", "released"]
+
+
+async def test_a_server_that_talks_is_not_asked(comfy: ScriptedComfy) -> None:
+    async with relay_before(comfy.url, replace(QUICK, audit_s=0.2)) as stand:
+        client = await stand.connect()
+        stand.accept("p", stand.duty)
+        for number in range(25):
+            await comfy.say("progress", value=number, prompt_id="p")
+            await asyncio.sleep(0.02)
+        await client.hear_kind("progress", 25)
+
+        assert not any(one.path == "/queue" for one in comfy.requests)
+
+
+async def test_a_server_that_does_not_answer_the_closing_handshake_is_left_in_the_end(
+    comfy: ScriptedComfy,
+) -> None:
+    async with relay_before(comfy.url, replace(QUICK, linger_s=0.05, close_timeout_s=0.3)) as stand:
+        client = await stand.connect()
+        await client.hear_kind("status")
+        comfy.closes.clear()
+        await client.socket.close()
+        await until(lambda: comfy.registered and stand.stats.client_sockets == 0)
+        await asyncio.sleep(0.1)
+
+        again = asyncio.ensure_future(stand.connect())
+        await asyncio.sleep(0.05)
+        assert comfy.opened == 1, "not before the first is closed or given up"
+
+        client = await again
+        await client.hear_kind("status")
+
+
+async def test_a_client_does_not_wait_for_ever_for_a_socket_that_is_being_closed(
+    comfy: ScriptedComfy,
+) -> None:
+    limits = replace(QUICK, linger_s=0.01, close_timeout_s=3.0, connect_timeout_s=0.2)
+    async with relay_before(comfy.url, limits) as stand:
+        comfy.closes.clear()
+        client = await stand.connect()
+        await client.socket.close()
+        await asyncio.sleep(0.1)
+
+        assert (await stand.refusal())[0] == 504
+        waiting = asyncio.ensure_future(stand.refusal())
+        await asyncio.sleep(0.05)
+        await stand.relay.aclose()
+
+        assert (await waiting)[0] == 503
+
+
+async def test_feature_flags_said_while_the_server_is_away_are_its_first_message(
+    comfy: ScriptedComfy, stand: Stand
+) -> None:
+    client = await stand.connect()
+    comfy.refuses_with = 502
+    comfy.drop()
+    await until(lambda: stand.stats.upstream_sockets == 0)
+
+    await client.say("feature_flags", {"x": 1})
+    await client.say("later", {})
+    await until(lambda: not client.socket.closed and len(comfy.requests) >= 3)
+    comfy.refuses_with = None
+    await until(lambda: len(comfy.heard) == 2)
+
+    assert [said["type"] for said in comfy.heard if isinstance(said, dict)] == ["feature_flags", "later"]
+
+
+class BrokenOnce(SystemClock):
+    """A clock that cannot tell the date at first."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+
+    def now(self) -> datetime:
+        if self.failures == 0:
+            self.failures += 1
+            raise ValueError("no date")
+        return super().now()
+
+
+async def test_a_fault_of_our_own_costs_one_connection_and_not_the_page(
+    comfy: ScriptedComfy, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with relay_before(comfy.url, clock=BrokenOnce()) as stand:
+        client = await stand.connect()
+        stand.accept("p", stand.duty)
+
+        await lose(comfy)
+        await client.hear_until(lambda client: "released" in client.story("p"))
+
+        assert "no date" in caplog.text
+        assert stand.stats.reconnects == 2

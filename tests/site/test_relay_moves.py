@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
-from comfy_gateway.core.prompts import Outcome, PromptRecord
 
+from comfy_gateway.core.prompts import Outcome, PromptRecord
 from simulators.comfyui import ComfySimulator, serve
 from tests.site.relay_stand import (
     ALICE,
@@ -47,7 +47,7 @@ def remaining(client: Client) -> list[int]:
     return [status["status"]["exec_info"]["queue_remaining"] for status in client.of("status")]
 
 
-async def test_a_script_that_never_reconnects_loses_no_event_when_its_user_moves_with_five_prompts_running() -> None:
+async def test_a_script_that_never_reconnects_loses_no_event_by_a_move_with_five_prompts_running() -> None:
     simulated_duty, simulated_pod = ComfySimulator("duty"), ComfySimulator("pod")
     async with (
         serve(simulated_duty) as duty_served,
@@ -197,7 +197,9 @@ async def test_the_count_is_the_sum_of_all_servers_until_the_old_one_is_left(
     assert [status.get("sid") for status in client.of("status")] == ["tab", None, None, None]
 
 
-async def test_the_new_servers_greeting_is_not_news(home: ScriptedComfy, private: ScriptedComfy, stand: Stand) -> None:
+async def test_the_new_servers_greeting_is_not_news(
+    home: ScriptedComfy, private: ScriptedComfy, stand: Stand
+) -> None:
     client = await stand.connect()
     await client.say("feature_flags", {"supports_preview_metadata": True})
     await until(lambda: home.heard)
@@ -297,7 +299,9 @@ async def test_a_prompt_that_moved_to_another_server_is_heard_there(
     await until(lambda: home.registered == {})
 
 
-async def test_another_users_move_changes_nothing(home: ScriptedComfy, private: ScriptedComfy, stand: Stand) -> None:
+async def test_another_users_move_changes_nothing(
+    home: ScriptedComfy, private: ScriptedComfy, stand: Stand
+) -> None:
     client = await stand.connect()
     await client.hear_kind("status")
 
@@ -345,3 +349,42 @@ async def test_moves_to_and_fro_never_overlap_on_a_server(
         assert home.opened > 1
         assert private.opened > 1
         assert set(home.most_open.values()) == set(private.most_open.values()) == {1}
+
+
+async def test_a_server_that_is_not_needed_any_more_is_not_called_again(
+    home: ScriptedComfy, private: ScriptedComfy
+) -> None:
+    async with relay_before(home.url, replace(QUICK, farewell_s=5.0)) as stand:
+        client = await stand.connect()
+        stand.routes.set_private(ALICE, pod(private.url))
+        await until(lambda: private.registered)
+
+        home.drop()
+        await until(lambda: not any("duty-0" in task.get_name() for task in asyncio.all_tasks()))
+        await private.say("hello")
+        await client.hear_kind("hello")
+
+        assert home.opened == 1
+
+
+async def test_an_answer_about_features_is_the_current_servers(
+    home: ScriptedComfy, private: ScriptedComfy, stand: Stand
+) -> None:
+    stand.routes.set_private(ALICE, pod(private.url))
+    first = await stand.connect()
+    await first.say("feature_flags", {})
+    await until(lambda: private.heard)
+    await private.say("feature_flags", max_upload_size=1)
+    await first.hear_kind("feature_flags")
+
+    home.queue = ["p"]
+    stand.accept("p", duty(home.url))
+    await until(lambda: home.heard)
+    await home.say("feature_flags", max_upload_size=2)
+    await home.say("execution_start", prompt_id="p")
+    await first.hear_kind("execution_start")
+    second = await stand.connect()
+    await second.say("feature_flags", {})
+
+    assert await second.hear_kind("feature_flags") == {"max_upload_size": 1}
+    assert len(first.of("feature_flags")) == 1

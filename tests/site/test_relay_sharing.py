@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from comfy_gateway.core.users import IdKind, UserId
 
+from comfy_gateway.core.users import IdKind, UserId
 from tests.site.relay_stand import (
     ALICE,
     BOB,
@@ -65,7 +65,9 @@ async def test_a_second_tab_is_told_at_once_what_runs(comfy: ScriptedComfy, stan
     ]
 
 
-@pytest.mark.parametrize("ending", ["execution_success", "execution_error", "execution_interrupted", "released"])
+@pytest.mark.parametrize(
+    "ending", ["execution_success", "execution_error", "execution_interrupted", "released"]
+)
 async def test_a_tab_that_comes_after_the_end_hears_of_nothing_running(
     comfy: ScriptedComfy, stand: Stand, ending: str
 ) -> None:
@@ -133,7 +135,9 @@ async def test_the_same_id_of_two_users_is_two_sockets_and_nobody_hears_the_othe
     assert comfy.opened == 4
 
 
-async def test_a_page_that_reconnects_within_the_linger_loses_no_event(comfy: ScriptedComfy, stand: Stand) -> None:
+async def test_a_page_that_reconnects_within_the_linger_loses_no_event(
+    comfy: ScriptedComfy, stand: Stand
+) -> None:
     first = await stand.connect()
     await first.hear_kind("status")
     await first.socket.close()
@@ -153,7 +157,9 @@ async def test_a_page_that_reconnects_within_the_linger_loses_no_event(comfy: Sc
     assert comfy.opened == 1
 
 
-async def test_what_waited_is_told_to_the_first_who_comes_and_not_again(comfy: ScriptedComfy, stand: Stand) -> None:
+async def test_what_waited_is_told_to_the_first_who_comes_and_not_again(
+    comfy: ScriptedComfy, stand: Stand
+) -> None:
     first = await stand.connect()
     await first.socket.close()
     await until(lambda: stand.stats.client_sockets == 0)
@@ -229,3 +235,17 @@ async def test_events_of_strangers_are_passed_on_and_noted(comfy: ScriptedComfy,
     stand.accept("unknown", stand.duty)
 
     assert stand.book.unfinished() == []
+
+
+async def test_a_prompt_of_somebody_else_with_the_same_id_is_not_waited_for(
+    comfy: ScriptedComfy, stand: Stand
+) -> None:
+    stand.accept("p", stand.duty, user=ALICE)
+    comfy.history["p"] = finished()
+
+    client = await stand.connect(None)
+    await comfy.say("hello")
+    await client.hear_kind("hello")
+
+    assert client.kinds() == ["status", "hello"]
+    assert stand.book.unfinished()

@@ -33,7 +33,7 @@ async def comfy() -> AsyncIterator[ScriptedComfy]:
 
 @asynccontextmanager
 async def stalled(stand: Stand, sid: str = "tab") -> AsyncIterator[Client]:
-    """A client that reads nothing until it is told to, with little room in the kernel for what it does not read."""
+    """A client that reads nothing until it is told to, with little room in the kernel for what waits."""
 
     def small(address: Any) -> socket.socket:
         family, kind, protocol, _, _ = address
@@ -47,7 +47,7 @@ async def stalled(stand: Stand, sid: str = "tab") -> AsyncIterator[Client]:
             f"{stand.url}/ws?clientId={sid}", headers={"X-User": ALICE.key}, max_msg_size=0
         )
         yield Client(made)
-        made._response.close()  # noqa: SLF001 - it would wait for a closing handshake that it does not read
+        made._response.close()
 
 
 async def say_previews(comfy: ScriptedComfy, sizes: Iterable[int]) -> None:
@@ -72,20 +72,20 @@ async def test_previews_are_dropped_and_no_event_is_when_a_client_is_slow(comfy:
 
 
 async def test_a_client_that_reads_no_events_is_closed_with_1013(comfy: ScriptedComfy) -> None:
-    async with relay_before(comfy.url, replace(QUICK, close_timeout_s=5.0)) as stand:
-        async with stalled(stand) as slow:
-            for number in range(60):
-                await comfy.say("large", number=number, text="x" * MEGABYTE)
-                if stand.stats.overflows:
-                    break
-            await until(lambda: stand.stats.overflows == 1)
+    limits = replace(QUICK, close_timeout_s=5.0)
+    async with relay_before(comfy.url, limits) as stand, stalled(stand) as slow:
+        for number in range(60):
+            await comfy.say("large", number=number, text="x" * MEGABYTE)
+            if stand.stats.overflows:
+                break
+        await until(lambda: stand.stats.overflows == 1)
 
-            await slow.hear_all_until_closed()
+        await slow.hear_all_until_closed()
 
-            assert slow.close_code == aiohttp.WSCloseCode.TRY_AGAIN_LATER
-            numbers = [large["number"] for large in slow.of("large")]
-            assert numbers == list(range(len(numbers))), "what was sent before is whole"
-            await until(lambda: stand.stats.client_sockets == 0)
+        assert slow.close_code == aiohttp.WSCloseCode.TRY_AGAIN_LATER
+        numbers = [large["number"] for large in slow.of("large")]
+        assert numbers == list(range(len(numbers))), "what was sent before is whole"
+        await until(lambda: stand.stats.client_sockets == 0)
 
 
 async def test_a_client_that_never_reads_again_is_cut(comfy: ScriptedComfy) -> None:

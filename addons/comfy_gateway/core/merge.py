@@ -5,17 +5,11 @@ from typing import Any
 
 
 def read_queue_remaining(status_data: Mapping[str, Any]) -> int | None:
-    """Prompts running and waiting according to the data of a ``status`` message, or None when it does not
-    tell.
+    """Prompts running and waiting according to the data of a ``status`` message, or None.
 
     The shape is ``{"status": {"exec_info": {"queue_remaining": 3}}, "sid"?: …}``.
     """
-    holder: Any = status_data
-    for name in ("status", "exec_info"):
-        holder = holder.get(name)
-        if not isinstance(holder, Mapping):
-            return None
-    remaining = holder.get("queue_remaining")
+    remaining = _object(_object(status_data.get("status")).get("exec_info")).get("queue_remaining")
     return remaining if isinstance(remaining, int) and not isinstance(remaining, bool) else None
 
 
@@ -33,9 +27,13 @@ def status_data(latest: Mapping[str, Any], queue_remaining: int | None, sid: str
     """
     data = {key: value for key, value in latest.items() if key != "sid"}
     if queue_remaining is not None:
-        status = dict(data.get("status") or {})
-        status["exec_info"] = {**(status.get("exec_info") or {}), "queue_remaining": queue_remaining}
-        data["status"] = status
+        status = _object(data.get("status"))
+        exec_info = _object(status.get("exec_info"))
+        data["status"] = {**status, "exec_info": {**exec_info, "queue_remaining": queue_remaining}}
     if sid is not None:
         data["sid"] = sid
     return data
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

@@ -32,9 +32,7 @@ class Audience:
         return not self._clients
 
     def add(self, client: ClientSocket) -> None:
-        """A client whose handshake is done: greeted at once where a server's status is known, else with the
-        first.
-        """
+        """A client whose handshake is done: greeted with the last status, or with the first that comes."""
         self._clients.add(client)
         if self._status is not None:
             self._greet(client)
@@ -73,7 +71,7 @@ class Audience:
         is_news = not is_greeting or remaining != self._remaining
         self._status, self._remaining = message, remaining
         if is_news:
-            self._tell_count(greeted)
+            self._tell_count(message, greeted)
         for client in self._clients.difference(greeted):
             self._greet(client)
 
@@ -81,12 +79,10 @@ class Audience:
         """The count has changed without a word of a server."""
         if self._status is not None and remaining is not None and remaining != self._remaining:
             self._remaining = remaining
-            self._tell_count([client for client in self._clients if client.is_greeted])
+            self._tell_count(self._status, [client for client in self._clients if client.is_greeted])
 
     def ask_features(self, client: ClientSocket) -> None:
-        """Answer a client's ``feature_flags``: at once where the server's are known, else with
-        ``tell_features``.
-        """
+        """Answer a client's ``feature_flags``, at once where the server's are known."""
         if self._features is None:
             self._asked_for_features.add(client)
         else:
@@ -100,11 +96,10 @@ class Audience:
             client.put(self._features)
         self._asked_for_features.clear()
 
-    def _tell_count(self, clients: Iterable[ClientSocket]) -> None:
-        if self._status is not None:
-            status = frames.write("status", merge.status_data(self._status.data, self._remaining, None))
-            for client in clients:
-                client.put(status)
+    def _tell_count(self, status: Message, clients: Iterable[ClientSocket]) -> None:
+        frame = frames.write("status", merge.status_data(status.data, self._remaining, None))
+        for client in clients:
+            client.put(frame)
 
     def _greet(self, client: ClientSocket) -> None:
         """The handshake, then what happened while nobody listened, then what runs."""

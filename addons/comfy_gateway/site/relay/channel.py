@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from urllib.parse import urlencode
 
 import aiohttp
+from aiohttp import WSCloseCode
 
 from comfy_gateway.core import frames, making_up, merge
 from comfy_gateway.core.frames import Frame, Message
@@ -21,7 +22,7 @@ from comfy_gateway.core.making_up import MadeUp
 from comfy_gateway.core.ports import Clock
 from comfy_gateway.core.prompts import Outcome, PromptRecord
 from comfy_gateway.core.socket_ids import upstream_sid
-from comfy_gateway.core.stories import VERDICTS, Stories
+from comfy_gateway.core.stories import VERDICTS, Stories, Story
 from comfy_gateway.core.upstream import Backend
 from comfy_gateway.core.users import UserId
 from comfy_gateway.service.prompt_book import PromptBook
@@ -107,6 +108,7 @@ class Channel:
         finally:
             self._visitors -= 1
             self._maybe_leave()
+            self._maybe_empty()
 
     async def reached(self) -> Reached:
         """OPEN when the current backend's socket is open; else how the attempt to open it ended."""
@@ -121,19 +123,20 @@ class Channel:
         return Reached.DISMISSED
 
     def attach(self, client: ClientSocket) -> None:
-        """A client whose handshake is done."""
+        """A client whose handshake is done; ended at once when the channel was ended meanwhile."""
         self._has_served = True
         self._audience.add(client)
+        if self.is_leaving:
+            client.end(WSCloseCode.GOING_AWAY)
 
     def detach(self, client: ClientSocket) -> None:
         """The client is gone."""
         self._audience.remove(client)
         self._maybe_leave()
+        self._maybe_empty()
 
     def hear_client(self, client: ClientSocket, frame: Frame) -> None:
-        """A frame from a client: for the current backend, but for feature flags, which go to each as its
-        first.
-        """
+        """A frame for the current backend; feature flags are for every backend, as its first frame."""
         is_first, client.has_spoken = not client.has_spoken, True
         message = frames.read(frame) if is_first else None
         if message is not None and message.kind == "feature_flags":
@@ -142,9 +145,9 @@ class Channel:
         elif (link := self._links.get(self._current.id)) is not None:
             link.send(frame)
 
-    def end(self, code: int) -> None:
-        """Close all sockets, the clients' with this code."""
-        self._audience.end(code)
+    def end(self) -> None:
+        """Close all sockets, the clients' with 1001."""
+        self._audience.end(WSCloseCode.GOING_AWAY)
         self._leave()
 
     def abort(self) -> None:
@@ -157,7 +160,7 @@ class Channel:
         """The book has accepted or ended a prompt of this user and socket id."""
         story = self._stories.note(record)
         if record.outcome is Outcome.LOST and not story.has_verdict and not story.is_over:
-            self._tell_lost(record.prompt_id)
+            self._tell_lost(record.prompt_id, story)
         self.reconcile()
 
     def reconcile(self) -> None:
@@ -276,7 +279,7 @@ class Channel:
                 self._tell_made_up(prompt_id, making_up.from_history(prompt_id, entry, story))
                 has_told = True
             elif is_fresh and story.outcome is Outcome.ACCEPTED:
-                self._tell_lost(prompt_id)
+                self._tell_lost(prompt_id, story)
                 has_told = True
             else:
                 # A server that was there all the time and has it no more: somebody took it out of the queue.
@@ -329,11 +332,9 @@ class Channel:
                 link.is_awaiting_features = True
                 link.send(frame)
 
-    def _tell_lost(self, prompt_id: str) -> None:
-        story = self._stories.find(prompt_id)
-        if story is not None:
-            now_ms = int(self._around.clock.now().timestamp() * 1000)
-            self._tell_made_up(prompt_id, making_up.lost(prompt_id, story, now_ms=now_ms))
+    def _tell_lost(self, prompt_id: str, story: Story) -> None:
+        now_ms = int(self._around.clock.now().timestamp() * 1000)
+        self._tell_made_up(prompt_id, making_up.lost(prompt_id, story, now_ms=now_ms))
 
     def _tell_made_up(self, prompt_id: str, made_up: MadeUp) -> None:
         self._stories.end(prompt_id)
@@ -355,7 +356,7 @@ class Channel:
             return
         if not self._has_served:
             self._leave()
-        elif self._linger is None:
+        else:
             self._linger = self._around.tasks.start(self._leave_later(), name="linger")
 
     async def _leave_later(self) -> None:
@@ -371,6 +372,7 @@ class Channel:
         self._maybe_empty()
 
     def _maybe_empty(self) -> None:
-        if self.is_leaving and not self._links and not self._emptied.is_set():
+        is_in_use = self._links or self._visitors or not self._audience.is_empty
+        if self.is_leaving and not is_in_use and not self._emptied.is_set():
             self._emptied.set()
             self._on_empty()

@@ -1,6 +1,7 @@
 """One client's socket: a bounded outbox, a writer, pings."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Final
@@ -16,6 +17,8 @@ from comfy_gateway.site.relay.limits import RelayLimits, RelayStats
 
 logger = logging.getLogger(__name__)
 
+GONE: Final = (ConnectionError, aiohttp.ClientError)
+"""The network has closed the socket. No error: whoever reads from it sees that too and ends it."""
 ENDED: Final = frozenset({WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR})
 
 
@@ -92,9 +95,7 @@ class ClientSocket:
             self._transport.abort()
 
     async def run(self, hear: Callable[[Frame], None]) -> None:
-        """Give ``hear`` what the client sends and send what was put, until the socket is closed by either
-        side.
-        """
+        """Give ``hear`` what the client sends and send what was put, until either side closes."""
         self._stats.client_sockets += 1
         try:
             async with asyncio.TaskGroup() as group:
@@ -125,25 +126,17 @@ class ClientSocket:
                 case WSMsgType.BINARY:
                     hear(frames.binary(bytes(message.data)))
                 case WSMsgType.PING:
-                    await self._pong(bytes(message.data))
+                    with contextlib.suppress(*GONE):
+                        await self._socket.pong(bytes(message.data))
 
     async def _write(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while (frame := self._outbox.take()) is not None:
-                try:
-                    await self._socket.send_frame(
-                        frame.payload, WSMsgType.TEXT if frame.is_text else WSMsgType.BINARY
-                    )
-                except (ConnectionError, aiohttp.ClientError):
-                    return  # the network closed it; the reader sees that too
-
-    async def _pong(self, payload: bytes) -> None:
-        try:
-            await self._socket.pong(payload)
-        except (ConnectionError, aiohttp.ClientError):
-            return
+        with contextlib.suppress(*GONE):
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while (frame := self._outbox.take()) is not None:
+                    opcode = WSMsgType.TEXT if frame.is_text else WSMsgType.BINARY
+                    await self._socket.send_frame(frame.payload, opcode)
 
     async def _ping(self) -> None:
         while True:
@@ -151,18 +144,13 @@ class ClientSocket:
             if self._clock.monotonic() - self._heard_at_s > self._limits.silent_pings * self._limits.ping_s:
                 self.abort()
                 return
-            try:
+            with contextlib.suppress(*GONE):
                 await self._socket.ping()
-            except (ConnectionError, aiohttp.ClientError):
-                return
 
     async def _close(self) -> None:
         await self._ending.wait()
-        try:
+        # The transport closes when it has sent all it holds, which may be never.
+        asyncio.get_running_loop().call_later(self._limits.close_timeout_s, self.abort)
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._limits.close_timeout_s):
                 await self._socket.close(code=self._close_code, drain=False)
-        except TimeoutError:
-            self.abort()  # the closing frame lies behind what the client does not read
-        else:
-            # The transport closes when it has sent all it holds, which may be never.
-            asyncio.get_running_loop().call_later(self._limits.close_timeout_s, self.abort)

@@ -24,13 +24,9 @@ class RelayLimits:
     lost_tries: int = 5
     """So often a server that the user has no route to any more is called again."""
     linger_s: float = 5.0
-    """Upstream sockets outlive the last client by this: a page that reconnects comes back after some 300
-    ms.
-    """
+    """Upstream sockets outlive the last client by this: a page that reconnects is back in some 300 ms."""
     farewell_s: float = 5.0
-    """A server that has nothing more to say stays connected for this: it may be accepting a prompt right
-    now.
-    """
+    """A server with nothing more to say stays connected for this: it may be accepting a prompt."""
     hold_s: float = 5.0
     """After a reconnect events wait so long at most until earlier endings are made up."""
     look_up_timeout_s: float = 10.0

@@ -7,6 +7,7 @@ closes properly.
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Sequence
@@ -22,12 +23,12 @@ from comfy_gateway.core.frames import Frame, Message
 from comfy_gateway.core.outbox import Outbox
 from comfy_gateway.core.ports import Clock
 from comfy_gateway.core.upstream import Backend
+from comfy_gateway.site.relay.client import ENDED, GONE
 from comfy_gateway.site.relay.limits import RelayLimits, RelayStats
 from comfy_gateway.site.relay.look_up import Fates, Unanswered, look_up, token_header
 
 logger = logging.getLogger(__name__)
 
-ENDED: Final = frozenset({WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR})
 NEVER_HELD: Final = frozenset({"status", "feature_flags"})
 """They have no place in the order of events, and a client's handshake waits for the first."""
 
@@ -61,9 +62,7 @@ class LinkOwner(Protocol):
         ...
 
     def tell_fates(self, link: "Link", fates: Fates, *, is_fresh: bool) -> bool:
-        """What was looked up; ``is_fresh`` after a connection was made. True when the clients were told
-        something.
-        """
+        """What was looked up, ``is_fresh`` just after connecting. True when clients were told something."""
         ...
 
     def wants_again(self, link: "Link", failures: int) -> bool:
@@ -97,9 +96,7 @@ class Link:
         self.progress: Frame | None = None
         """The last ``progress_state`` of it."""
         self.is_needed = True
-        """Whether the channel has a reason to keep it; one that is not needed is dismissed after a
-        farewell.
-        """
+        """Whether the channel has a reason to keep it; without one it is dismissed after a farewell."""
         self.is_first = True
         """Whether this connection was made for the channel's first client, who has heard nothing before."""
         self.is_awaiting_features = False
@@ -215,18 +212,21 @@ class Link:
         self._held_bytes = 0
         introduction = self._owner.introduction()
         self.is_awaiting_features = introduction is not None
-        if introduction is not None:
-            await _send(socket, introduction)
         self._owner.link_opened(self)
         self._settle(Reached.OPEN)
         async with asyncio.TaskGroup() as group:
-            writing = group.create_task(self._write(socket), name="relay link: writer")
+            writing = group.create_task(self._write(socket, introduction), name="relay link: writer")
+            reading = group.create_task(self._read(socket), name="relay link: reader")
             endings = [
-                group.create_task(self._read(socket), name="relay link: reader"),
+                reading,
                 group.create_task(self._look_after(), name="relay link: endings"),
                 group.create_task(self._until_dismissed(), name="relay link: dismissal"),
             ]
             await asyncio.wait(endings, return_when=asyncio.FIRST_COMPLETED)
+            self._is_open = False
+            # While the reader still reads: a cancelled receive() makes aiohttp's close() wait for nobody.
+            await self._hang_up(socket)
+            await asyncio.wait([reading], timeout=self._limits.close_timeout_s)
             for task in (writing, *endings):
                 task.cancel()
 
@@ -255,15 +255,15 @@ class Link:
         for frame, message in held:
             self._owner.link_heard(self, frame, message)
 
-    async def _write(self, socket: aiohttp.ClientWebSocketResponse[bool]) -> None:
-        while True:
-            while (frame := self._uplink.take()) is not None:
-                try:
+    async def _write(self, socket: aiohttp.ClientWebSocketResponse[bool], introduction: Frame | None) -> None:
+        with contextlib.suppress(*GONE):
+            if introduction is not None:
+                await _send(socket, introduction)
+            while True:
+                while (frame := self._uplink.take()) is not None:
                     await _send(socket, frame)
-                except (ConnectionError, aiohttp.ClientError):
-                    return  # the reader sees it too
-            await self._wake.wait()
-            self._wake.clear()
+                await self._wake.wait()
+                self._wake.clear()
 
     async def _look_after(self) -> None:
         """Make up what was missed before this socket was open; later, look again after each long silence.
@@ -289,7 +289,8 @@ class Link:
                 async with asyncio.timeout(self._limits.hold_s if failures == 0 else None):
                     await self._make_up(is_fresh=True)
             except (Unanswered, TimeoutError) as error:
-                logger.info("%s does not tell how prompts ended: %s", self.backend.id, error or "too late")
+                reason = str(error) or "too late"
+                logger.info("%s does not tell how prompts ended: %s", self.backend.id, reason)
             else:
                 return
             finally:
@@ -327,9 +328,7 @@ class Link:
         await self._dismissed.wait()
 
     def _backoff_s(self, failures: int) -> float:
-        """Doubles with each failure; half of it by chance, so that a server's return is not met by all at
-        once.
-        """
+        """Doubles with each failure; half of it is chance, so that not all come back at once."""
         longest_s = min(self._limits.backoff_first_s * 2.0 ** min(failures, 10), self._limits.backoff_most_s)
         return longest_s * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
 

@@ -12,9 +12,7 @@ from comfy_gateway.core.errors import GatewayError
 from comfy_gateway.core.upstream import Backend
 
 type Fates = Mapping[str, Mapping[str, Any] | None]
-"""Entry of ``/history`` by prompt id; None for one that the server does not know. Prompts in the queue are
-left out.
-"""
+"""Entry of ``/history`` by prompt id, None for an unknown one; those in the queue are left out."""
 
 
 class Unanswered(GatewayError):

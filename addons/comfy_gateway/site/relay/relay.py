@@ -6,7 +6,7 @@ from typing import Final
 from uuid import uuid4
 
 import aiohttp
-from aiohttp import WSCloseCode, web
+from aiohttp import web
 
 from comfy_gateway.core.keys import Keys
 from comfy_gateway.core.ports import Clock
@@ -98,7 +98,7 @@ class Relay:
         while self._stop_watching:
             self._stop_watching.pop()()
         for channel in tuple(self._channels.values()):
-            channel.end(WSCloseCode.GOING_AWAY)
+            channel.end()
         self._look_whether_quiet()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSING_S):
@@ -139,9 +139,7 @@ class Relay:
     async def _channel(
         self, user: UserId | None, sid: str, request: web.Request, deadline_s: float
     ) -> Channel | None:
-        """The channel of this pair, made where there is none. None when the one before does not end in
-        time.
-        """
+        """The channel of this pair, made where there is none; None when the one before ends too late."""
         key = (user.key if user is not None else None, sid)
         while (channel := self._channels.get(key)) is not None and channel.is_leaving:
             try:
@@ -154,7 +152,7 @@ class Relay:
             channel = Channel(user, sid, query, self._surroundings(), lambda: self._forget(key))
             self._channels[key] = channel
             if self._is_closed:
-                channel.end(WSCloseCode.GOING_AWAY)
+                channel.end()
         return channel
 
     def _forget(self, key: ChannelKey) -> None:
