@@ -1,0 +1,114 @@
+"""ComfyUI servers and agents that answer by script."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from comfy_gateway.core.errors import AgentUnavailable, BackendUnavailable
+from comfy_gateway.core.ports import Health
+from comfy_gateway.core.prompts import Outcome
+from comfy_gateway.core.telemetry import Sample
+from comfy_gateway.core.upstream import Backend, Upstream
+from tests.fakes.clock import FakeClock
+from tests.fakes.cloud import FakeCloud
+
+
+@dataclass
+class Mood:
+    """How the ComfyUI and the agent of one server behave. A pod that does not run answers nothing at all."""
+
+    boot_s: float = 40.0
+    """Age of the pod at which ComfyUI answers."""
+    agent_s: float = 0.0
+    """Further seconds until the agent answers."""
+    is_healthy: bool = True
+    has_agent: bool = True
+    utilization_percent: float | None = 0.0
+    queue: int | None = 0
+    """Prompts in ComfyUI's queue, or None when ComfyUI does not tell."""
+    is_syncing_models: bool = False
+
+
+@dataclass
+class FakeServers:
+    """Implements the ports Prober and Agent for pods at ``https://{pod_id}-{port}.pods.test`` and other hosts."""
+
+    clock: FakeClock
+    cloud: FakeCloud
+    usual: Mood = field(default_factory=Mood)
+    moods: dict[str, Mood] = field(default_factory=dict)
+    """By pod id or host name."""
+    tokens: dict[str, str | None] = field(default_factory=dict)
+    """The token that the last probe of a pod or host brought."""
+    probes: Counter[str] = field(default_factory=Counter)
+    samples: Counter[str] = field(default_factory=Counter)
+    probe_s: float = 0.0
+    """How long a probe takes."""
+    asked: str | None = None
+    """The pod or host that a probe with a duration is asking at this moment."""
+
+    def mood(self, pod_id: str) -> Mood:
+        """How this pod behaves from now on, for a test to change."""
+        return self.moods.setdefault(pod_id, Mood(**vars(self.usual)))
+
+    async def probe(self, upstream: Upstream, *, token: str | None = None) -> Health:
+        """Healthy once it has booted."""
+        id_ = _id_of(upstream.host)
+        if self.probe_s:
+            self.asked = id_
+            await self.clock.sleep(self.probe_s)
+            self.asked = None
+        self.probes[id_] += 1
+        self.tokens[id_] = token
+        mood = self.mood(id_)
+        if not self._runs(id_, mood.boot_s) or not mood.is_healthy:
+            return Health(False, None, 0.0, "502 Bad Gateway")
+        return Health(True, mood.queue, 0.0)
+
+    async def sample(self, url: str, *, token: str) -> Sample:
+        """What the mood says."""
+        id_ = _id_of(Upstream.parse(url).host)
+        self.samples[id_] += 1
+        mood = self.mood(id_)
+        if not mood.has_agent or not self._runs(id_, mood.boot_s + mood.agent_s):
+            raise AgentUnavailable("502 Bad Gateway")
+        return Sample(
+            mood.utilization_percent, mood.queue, None if mood.queue is None else 0, mood.is_syncing_models
+        )
+
+    def _runs(self, id_: str, boot_s: float) -> bool:
+        pod = next((pod for pod in self.cloud.pods if pod.id == id_), None)
+        if pod is None:
+            return True  # a duty server
+        return pod.ended_s is None and pod.is_running and self.clock.monotonic() - pod.made_s >= boot_s
+
+
+@dataclass
+class FakePromptStates:
+    """Implements ``core.ports.PromptStates`` by what is written into it."""
+
+    queued: dict[str, set[str]] = field(default_factory=dict)
+    """By backend id."""
+    endings: dict[str, Outcome] = field(default_factory=dict)
+    """By prompt id."""
+    down: set[str] = field(default_factory=set)
+    """Ids of backends that do not answer."""
+    asked: list[str] = field(default_factory=list)
+    """Ids of the backends whose queue was asked for."""
+
+    async def queued_ids(self, backend: Backend) -> frozenset[str]:
+        """Raises BackendUnavailable for one that is down."""
+        self.asked.append(backend.id)
+        if backend.id in self.down:
+            raise BackendUnavailable("502 Bad Gateway")
+        return frozenset(self.queued.get(backend.id, ()))
+
+    async def ending(self, backend: Backend, prompt_id: str) -> Outcome | None:
+        """Raises BackendUnavailable for one that is down."""
+        if backend.id in self.down:
+            raise BackendUnavailable("502 Bad Gateway")
+        return self.endings.get(prompt_id)
+
+
+def _id_of(host: str) -> str:
+    """``pod1`` of ``pod1-8188.pods.test``; other hosts are their own id."""
+    return host.partition("-")[0] if host.endswith(".pods.test") else host
