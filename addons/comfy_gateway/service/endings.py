@@ -21,16 +21,17 @@ class Endings:
         self._names = names
         self._clock = clock
 
-    async def end(self, pod_id: str, name: str) -> None:
+    async def end(self, pod_id: str, name: str) -> str:
         """Return once the cloud has confirmed that the pod is gone; until then ask again, for ever.
 
+        Returns what was found, in words for the log: a pod that has another name by now is not ours to end.
         Raises ValueError, before anything is sent, for a name that is not ours.
         """
         if not self._names.is_ours(name):
             raise ValueError(f"pod {name!r} is not one of ours")
         tries = 0
         wait_s = FIRST_WAIT_S
-        while not await self._try(pod_id, name):
+        while (found := await self._try(pod_id, name)) is None:
             tries += 1
             if tries % TRIES_UNTIL_ALARM == 0:
                 logger.error(
@@ -40,6 +41,7 @@ class Endings:
                 )
             await self._clock.sleep(wait_s)
             wait_s = min(wait_s * 1.5, MOST_WAIT_S)
+        return found
 
     async def ask_once(self, pod_id: str, name: str) -> bool:
         """One request for the end without waiting for it; True when it was sent or the pod is gone already."""
@@ -54,20 +56,23 @@ class Endings:
             return False
         return True
 
-    async def _try(self, pod_id: str, name: str) -> bool:
-        """Look, and ask for the end of what is still there. A termination that reports success proves nothing."""
+    async def _try(self, pod_id: str, name: str) -> str | None:
+        """Look, and ask for the end of what is still there; None while it may be. A termination that reports success
+        proves nothing.
+        """
         try:
             pod = await self._cloud.get_pod(pod_id)
             if pod is None:
                 # One look can lie; the list is the second witness.
-                return all(listed.id != pod_id for listed in await self._cloud.list_pods())
+                is_listed = any(listed.id == pod_id for listed in await self._cloud.list_pods())
+                return None if is_listed else "the cloud confirms that the pod is gone"
             if pod.name != name:
                 logger.error(
-                    "RunPod session: the pod that was %s has another name now; it is left alone",
+                    "RunPod session: the pod that was %s has another name now and may cost money; it is left alone",
                     name,
                 )
-                return True
+                return "the pod has another name now and is left alone"
             await self._cloud.terminate_pod(pod_id)
         except CloudError as error:
             logger.warning("RunPod session: pod %s is not confirmed gone: %s", name, error)
-        return False
+        return None

@@ -55,7 +55,7 @@ class Launch:
         """REQUESTED: write the attempt down. Without that nothing is bought."""
         attempt = self._new_attempt()
         pod = Pod(self._names.make(session.user, attempt), attempt, self._clock.now())
-        self._sessions.apply(session.user, Event.ORDERED, "attempt written down", pod=pod)
+        self._sessions.apply(session.user, Event.ORDERED, "writing the attempt down", pod=pod)
         try:
             await self._sessions.save(session.user)
         except StoreError as error:
@@ -72,7 +72,7 @@ class Launch:
         pod = session.pod
         assert pod is not None
         if pod.attempt not in self._unsent:
-            await self._look_up(session.user, pod, "the gateway restarted while the pod was ordered")
+            await self._look_up(session.user, pod, "the answer to the order was not heard")
             return
         self._unsent.discard(pod.attempt)
         try:
@@ -162,11 +162,12 @@ class Launch:
             found = [candidate for candidate in listed if candidate.name == pod.name]
             if found:
                 # Doubles are strays: the cloud watch ends every pod of ours that no session claims.
+                cost_usd = found[0].cost_per_hour_usd
                 made = replace(
                     pod,
                     pod_id=found[0].id,
                     gpu_type=found[0].gpu_type,
-                    cost_per_hour_usd=found[0].cost_per_hour_usd,
+                    cost_per_hour_usd=self._reserved_usd.get(user) if cost_usd is None else cost_usd,
                 )
                 self._sessions.apply(user, Event.CREATED, f"found by name after: {why}", pod=made)
                 return

@@ -8,6 +8,7 @@ After a restart the same steps go on from the stored state.
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 from comfy_gateway.core.errors import AgentUnavailable, StoreError
 from comfy_gateway.core.idleness import IdleWindow, PodUse, judge
@@ -30,6 +31,17 @@ from comfy_gateway.service.tasks import Tasks
 logger = logging.getLogger(__name__)
 
 RETRY_S = 5.0
+MOST_STEP_FAILURES = 10
+"""Failures of one step in a row after which the pod is given up: a step that cannot be done watches nothing."""
+STEADY_S = 60.0
+"""A step that went so long before it failed begins a new row."""
+GIVING_UP: Final[dict[State, Event]] = {
+    State.BOOTING: Event.FAILED,
+    State.VERIFYING: Event.FAILED,
+    State.CHECKING: Event.FAILED,
+    State.READY: Event.STOPPED,
+    State.DRAINING: Event.DRAINED,
+}
 AGENT_POLL_S = 1.0
 
 
@@ -69,6 +81,9 @@ class Life:
         self._clock = clock
         self._tasks = tasks
         self._failures: Counter[UserId] = Counter()
+        self._driven: set[UserId] = set()
+        self._unsaved: set[UserId] = set()
+        self._causes: dict[UserId, str] = {}
         self._steps: dict[State, Callable[[Session, Pod], Awaitable[None]]] = {
             State.BOOTING: self._boot,
             State.VERIFYING: self._verify,
@@ -80,22 +95,40 @@ class Life:
         }
 
     def begin(self, user: UserId) -> None:
-        """Start the task of a session that has just left SHARED or was loaded from the store."""
-        self._tasks.start(self._live(user), name=f"session of {user.key}")
+        """Start the task of a session that has just left SHARED or was loaded from the store.
+
+        Where a task still saves the end of the session before, it goes on with this one: two would order twice.
+        """
+        if user not in self._driven:
+            self._driven.add(user)
+            self._tasks.start(self._live(user), name=f"session of {user.key}")
 
     async def _live(self, user: UserId) -> None:
-        while (session := self._sessions.get(user)).state is not State.SHARED:
-            try:
-                await self._step(session)
-                await self._save(user)
-            except Exception:
-                # The loop's own edge: a session must not stop being driven, for a pod may be costing money.
-                logger.exception(
-                    "RunPod session %s: step of state %s failed",
-                    user.key,
-                    session.state,
-                )
-                await self._clock.sleep(RETRY_S)
+        failures = 0
+        # Between the last look at the state and the end of this task nothing awaits, so that no burst is missed.
+        try:
+            while (session := self._sessions.get(user)).state is not State.SHARED:
+                began_s = self._clock.monotonic()
+                try:
+                    await self._step(session)
+                    await self._save(user)
+                    failures = 0
+                except Exception as error:
+                    # The loop's own edge: a session must not stop being driven, for a pod may be costing money.
+                    logger.exception("RunPod session %s: step of state %s failed", user.key, session.state)
+                    is_new_row = self._clock.monotonic() - began_s >= STEADY_S
+                    failures = 1 if is_new_row else failures + 1
+                    self._give_up(session, failures, error)
+                    await self._clock.sleep(RETRY_S)
+        finally:
+            self._driven.discard(user)
+
+    def _give_up(self, session: Session, failures: int, error: Exception) -> None:
+        """End a pod that cannot be watched: it would cost money for ever."""
+        state = self._sessions.get(session.user).state
+        if failures >= MOST_STEP_FAILURES and state is session.state and state in GIVING_UP:
+            cause = f"given up after {failures} failures of ours: {type(error).__name__}"
+            self._move(session.user, GIVING_UP[state], cause)
 
     async def _step(self, session: Session) -> None:
         if session.state is State.REQUESTED:
@@ -109,21 +142,41 @@ class Life:
             await self._steps[session.state](session, session.pod)
 
     async def _save(self, user: UserId) -> None:
-        while True:
-            try:
-                await self._sessions.save(user)
-            except StoreError as error:
-                logger.warning("RunPod session %s: not saved yet: %s", user.key, error)
+        """Write the session. Where the store does not answer this is done later, for the pod needs to be driven
+        meanwhile: what must be written before money is spent, ``Launch`` writes itself.
+        """
+        if not await self._try_save(user) and user not in self._unsaved:
+            self._unsaved.add(user)
+            self._tasks.start(self._save_later(user), name=f"saving of {user.key}")
+
+    async def _save_later(self, user: UserId) -> None:
+        try:
+            await self._clock.sleep(RETRY_S)
+            while not await self._try_save(user):
                 await self._clock.sleep(RETRY_S)
-            else:
-                return
+        finally:
+            self._unsaved.discard(user)
+
+    async def _try_save(self, user: UserId) -> bool:
+        try:
+            await self._sessions.save(user)
+        except StoreError as error:
+            logger.warning("RunPod session %s: not saved yet: %s", user.key, error)
+            return False
+        return True
+
+    def _move(self, user: UserId, event: Event, cause: str) -> None:
+        """Move the session on the way to its pod's end, and keep the cause for the history of pods."""
+        self._sessions.apply(user, event, cause)
+        if event is not Event.DRAINED or user not in self._causes:
+            self._causes[user] = cause
 
     def _obey(self, user: UserId) -> bool:
         """Apply a waiting signal; True when the session has moved."""
         signal = self._signals.take(user)
         if signal is None:
             return False
-        self._sessions.apply(user, signal.event, signal.cause)
+        self._move(user, signal.event, signal.cause)
         return True
 
     async def _boot(self, session: Session, pod: Pod) -> None:
@@ -138,7 +191,7 @@ class Life:
                 return
             elapsed_s = (self._clock.now() - pod.ordered_at).total_seconds()
             if elapsed_s >= self._rules.startup_timeout_s:
-                self._sessions.apply(
+                self._move(
                     session.user,
                     Event.FAILED,
                     f"not ready {elapsed_s:.0f} s after the order: {health.reason}",
@@ -191,8 +244,10 @@ class Life:
                 )
                 use = self._use(session.user, pod, ready_since_s, health.queue_remaining)
                 verdict = judge(window, use, self._rules.idle, now_s)
-                if verdict.is_over and not self._obey(session.user):
-                    self._sessions.apply(session.user, Event.IDLE, verdict.reason)
+                if self._obey(session.user):
+                    return
+                if verdict.is_over:
+                    self._move(session.user, Event.IDLE, verdict.reason)
                     return
             await self._signals.pause(session.user, self._rules.telemetry_poll_s)
 
@@ -212,26 +267,37 @@ class Life:
             prompts = len(self._book.unfinished(user=session.user, backend_id=pod.name))
             transfers = self._activity.in_flight(pod.name)
             if not prompts and not transfers:
-                self._sessions.apply(session.user, Event.DRAINED, "nothing runs there any more")
+                self._move(session.user, Event.DRAINED, "nothing runs there any more")
                 return
             if self._clock.monotonic() >= deadline_s:
                 cause = f"{prompts} prompts and {transfers} transfers did not end in time"
-                self._sessions.apply(session.user, Event.DRAINED, cause)
+                self._move(session.user, Event.DRAINED, cause)
                 return
             await self._signals.pause(session.user, 1.0)
 
     async def _terminate(self, session: Session, pod: Pod) -> None:
-        if pod.pod_id is not None:
-            await self._endings.end(pod.pod_id, pod.name)
+        assert pod.pod_id is not None
+        found = await self._endings.end(pod.pod_id, pod.name)
+        # The row of the pod is closed before the session lets go of the name.
+        await self._record_end(session.user, pod)
         if session.state is State.ABANDONING:
             self._failures[session.user] += 1
-        # The row of the pod is closed before the session lets go of the name.
-        await self._store.record_pod_end(
-            session.user, pod.name, cause=str(session.state), at=self._clock.now()
-        )
+        self._causes.pop(session.user, None)
         self._signals.take(session.user)
         self._activity.forget(pod.name)
-        self._sessions.apply(session.user, Event.ENDED, "the cloud confirms that the pod is gone")
+        self._sessions.apply(session.user, Event.ENDED, found)
+
+    async def _record_end(self, user: UserId, pod: Pod) -> None:
+        cause = self._causes.get(user, "the gateway restarted while it was being ended")
+        ended_at = self._clock.now()
+        while True:
+            try:
+                await self._store.record_pod_end(user, pod.name, cause=cause, at=ended_at)
+            except StoreError as error:
+                logger.warning("RunPod session %s: the end is not recorded yet: %s", user.key, error)
+                await self._clock.sleep(RETRY_S)
+            else:
+                return
 
     async def _cool(self, session: Session) -> None:
         failures = max(self._failures[session.user], 1)
@@ -240,6 +306,8 @@ class Life:
             self._rules.most_backoff_s,
         )
         await self._clock.sleep(wait_s)
+        # What was meant for a pod that was never made must not end the next one.
+        self._signals.take(session.user)
         self._sessions.apply(session.user, Event.COOLED, f"waited {wait_s:.0f} s")
 
     async def _check(self, session: Session, pod: Pod) -> None:
@@ -257,7 +325,7 @@ class Life:
                 )
                 return
             if self._clock.monotonic() >= deadline_s:
-                self._sessions.apply(
+                self._move(
                     session.user,
                     Event.FAILED,
                     f"not healthy after a restart: {health.reason}",

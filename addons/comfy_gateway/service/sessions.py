@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from comfy_gateway.core.errors import StaleRecord
 from comfy_gateway.core.ports import Clock, SessionStore
 from comfy_gateway.core.session import (
     COUNTED,
@@ -42,6 +43,8 @@ class Sessions:
         self._backend_of = backend_of
         self._sessions: dict[UserId, Session] = {}
         self._versions: dict[UserId, int] = {}
+        self._written_pods: dict[UserId, str] = {}
+        """Name of the pod that was last tried to write."""
         self._saving: dict[UserId, asyncio.Lock] = {}
         self._watchers: list[Watcher] = []
 
@@ -72,9 +75,12 @@ class Sessions:
         """
         before = self.get(user)
         after = advance(before, event, self._clock.now(), pod=pod)
+        backend = self._backend_of(after.pod) if after.state in ROUTED and after.pod is not None else None
         self._put(after)
-        if after.state in ROUTED and after.pod is not None:
-            self._routes.set_private(user, self._backend_of(after.pod))
+        if backend is not None:
+            self._routes.set_private(user, backend)
+        elif after.state is State.DRAINING:
+            self._routes.retire_private(user)
         else:
             self._routes.clear_private(user)
         shown = after.pod or before.pod
@@ -111,15 +117,38 @@ class Sessions:
             is_unproven = stored.state is State.READY
             self._put(replace(stored, state=State.CHECKING) if is_unproven else stored)
             self._versions[stored.user] = stored.version
+            if stored.pod is not None:
+                self._written_pods[stored.user] = stored.pod.name
         return list(self)
 
     async def save(self, user: UserId) -> None:
-        """Write the session as it is now. Raises StoreUnavailable, or StaleRecord if another gateway wrote it."""
+        """Write the session as it is now. Raises StoreUnavailable, or StaleRecord if another gateway gave the user
+        another pod.
+        """
         lock = self._saving.setdefault(user, asyncio.Lock())
         async with lock:
-            session = replace(self.get(user), version=self._versions.get(user, 0))
-            saved = await self._store.save_session(session)
-            self._versions[user] = saved.version
+            try:
+                await self._write(user)
+            except StaleRecord:
+                await self._catch_up(user)
+                await self._write(user)
+
+    async def _write(self, user: UserId) -> None:
+        session = replace(self.get(user), version=self._versions.get(user, 0))
+        if session.pod is not None:
+            self._written_pods[user] = session.pod.name
+        saved = await self._store.save_session(session)
+        self._versions[user] = saved.version
+
+    async def _catch_up(self, user: UserId) -> None:
+        """Take over the stored version where the stored session is ours: a write of which we heard nothing arrived.
+
+        Raises StaleRecord where it is not.
+        """
+        stored = next((one for one in await self._store.load_sessions() if one.user == user), None)
+        if stored is not None and stored.pod is not None and stored.pod.name != self._written_pods.get(user):
+            raise StaleRecord(f"{user.key} has another pod, {stored.pod.name}, by another gateway")
+        self._versions[user] = stored.version if stored is not None else 0
 
     def _put(self, session: Session) -> None:
         if session.state is State.SHARED:

@@ -46,7 +46,7 @@ class Signals:
             await waker.wait()
         finally:
             alarm.cancel()
-            del self._wakers[user]
+            self._wakers.pop(user, None)
 
     async def _ring(self, seconds: float, waker: asyncio.Event) -> None:
         await self._clock.sleep(seconds)
