@@ -86,13 +86,17 @@ TEXT
 # router names a destination, so a request that it did not route goes nowhere.
 mitmproxy_arguments=(--mode reverse:http://127.0.0.1:9 -s addons/gateway.py)
 
-check_settings() {
-    PYTHONPATH=addons "$VENV_PYTHON" -m comfy_gateway.settings --check || exit $?
+# Faults end the command here. The addon itself would move the listener to this address, but only after mitmproxy had
+# opened its own default.
+listen_where_settings_say() {
+    local listen
+    listen=$(PYTHONPATH=addons "$VENV_PYTHON" -m comfy_gateway.settings --listen) || exit $?
+    mitmproxy_arguments+=(--listen-host "$(echo "$listen" | sed -n 1p)" --listen-port "$(echo "$listen" | sed -n 2p)")
 }
 
 serve() {
     prepare_environment runtime
-    check_settings
+    listen_where_settings_say
     if [ "${1:-}" = --reload ]; then
         shift
         exec "$VENV_PYTHON" scripts/serve_with_reload.py "$VENV_BIN/mitmdump" "${mitmproxy_arguments[@]}" \
@@ -103,7 +107,7 @@ serve() {
 
 web() {
     prepare_environment runtime
-    check_settings
+    listen_where_settings_say
     exec "$VENV_BIN/mitmweb" "${mitmproxy_arguments[@]}" --set web_open_browser=false "$@"
 }
 

@@ -15,6 +15,7 @@ from comfy_gateway.adapters.comfyui import HttpPromptStates
 from comfy_gateway.adapters.master_secret import load_or_create
 from comfy_gateway.adapters.prober import HttpProber
 from comfy_gateway.adapters.runpod import RunPodOrder, RunPodSdkCloud
+from comfy_gateway.adapters.runpod.pasted import checked_env
 from comfy_gateway.adapters.sql import open_store
 from comfy_gateway.core.admission import Caps
 from comfy_gateway.core.client_ids import ClientIds
@@ -72,15 +73,14 @@ def build_addons() -> list[object]:
     Wrong settings end the process with exit code 2 and one line for each fault.
     """
     try:
-        settings = load()
+        return addons_for(load())
     except SettingsError as error:
         sys.stderr.write("".join(f"{fault}\n" for fault in error.faults))
         sys.exit(EXIT_SETTINGS)
-    return addons_for(settings)
 
 
 def addons_for(settings: Settings) -> list[object]:
-    """The hooks of one gateway."""
+    """The hooks of one gateway. Raises SettingsError for what only RunPod's adapter can judge."""
     gateway = Gateway(settings)
     door = Door()
     pages = ErrorPages()
@@ -113,6 +113,8 @@ class Gateway:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._rules = rules_of(settings)
+        self._order = _order_of(settings) if self._rules.is_provisioning else None
         self._open = AsyncExitStack()
         self._farewell: Farewell | None = None
 
@@ -147,10 +149,10 @@ class Gateway:
                 trust_env=False,
             )
         )
-        rules = rules_of(settings)
-        cloud = self._cloud(rules)
+        rules = self._rules
         tasks = Tasks("gateway")
         self._open.push_async_callback(tasks.aclose)
+        cloud = self._cloud(tasks)
 
         prober = HttpProber(http, settings.health.path, settings.health.timeout_s)
         pool = DutyPool(duty_backends(settings), prober, clock)
@@ -270,28 +272,38 @@ class Gateway:
         self._open.push_async_callback(store.aclose)
         return store
 
-    def _cloud(self, rules: Rules) -> Cloud:
-        settings = self._settings
-        api_key = settings.runpod.api_key
-        if not rules.is_provisioning or api_key is None:
+    def _cloud(self, tasks: Tasks) -> Cloud:
+        runpod = self._settings.runpod
+        if self._order is None or runpod.api_key is None:
             return NoCloud()
         cloud = RunPodSdkCloud(
-            api_key=api_key.get_secret_value(),
-            api_base=settings.runpod.api_base,
-            order_defaults=RunPodOrder(
-                image_name=settings.pod.image_name,
-                template_id=settings.pod.template_id,
-                gpu_count=settings.pod.gpu_count,
-                volume_gb=settings.pod.volume_gb,
-                container_disk_gb=settings.pod.container_disk_gb,
-                network_volume_id=settings.pod.network_volume_id,
-                ports=f"{settings.pod.proxy_port}/http,{settings.telemetry.port}/http",
-                extra=dict(settings.pod.extra_payload),
-            ),
-            request_timeout_s=settings.runpod.request_timeout_s,
+            api_key=runpod.api_key.get_secret_value(),
+            api_base=runpod.api_base,
+            order_defaults=self._order,
+            request_timeout_s=runpod.request_timeout_s,
         )
         self._open.push_async_callback(cloud.aclose)
+        tasks.start(cloud.load_sdk(), name="import of the SDK")
         return cloud
+
+
+def _order_of(settings: Settings) -> RunPodOrder:
+    """What every pod is ordered with. Raises SettingsError."""
+    pod = settings.pod
+    try:
+        checked_env({name: value.get_secret_value() for name, value in pod.env.items()})
+        return RunPodOrder(
+            image_name=pod.image_name,
+            template_id=pod.template_id,
+            gpu_count=pod.gpu_count,
+            volume_gb=pod.volume_gb,
+            container_disk_gb=pod.container_disk_gb,
+            network_volume_id=pod.network_volume_id,
+            ports=f"{pod.proxy_port}/http,{settings.telemetry.port}/http",
+            extra=dict(pod.extra_payload),
+        )
+    except ValueError as fault:
+        raise SettingsError([f"The pods cannot be ordered like this: {fault}"]) from None
 
 
 def duty_backends(settings: Settings) -> list[Backend]:

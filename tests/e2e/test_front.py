@@ -223,20 +223,23 @@ async def test_users_of_a_pool_stick_to_a_server_and_leave_a_dead_one(
     start_gateway: StartGateway, http: aiohttp.ClientSession
 ) -> None:
     servers = [ComfySimulator(name=f"duty-{number}") for number in range(2)]
-    async with serve(servers[0]) as first, serve(servers[1]) as second:
-        async with start_gateway(DUTY_POD_URL=f"{first.url},{second.url}") as gateway:
-            people = [Person(http, gateway.url, name=f"user{number}") for number in range(6)]
-            for _ in range(2):
-                for person in people:
-                    assert (await person.prompt()).status == 200
-            counts = [len(server.accepted) for server in servers]
-            assert counts == [6, 6]
-
-            servers[1].mood.dead = True
-            await gateway.wait_for_line("duty server duty-1 does not answer", within_s=30)
+    async with (
+        serve(servers[0]) as first,
+        serve(servers[1]) as second,
+        start_gateway(DUTY_POD_URL=f"{first.url},{second.url}") as gateway,
+    ):
+        people = [Person(http, gateway.url, name=f"user{number}") for number in range(6)]
+        for _ in range(2):
             for person in people:
                 assert (await person.prompt()).status == 200
-            assert len(servers[0].accepted) == 12
+        counts = [len(server.accepted) for server in servers]
+        assert counts == [6, 6]
+
+        servers[1].mood.dead = True
+        await gateway.wait_for_line("duty server duty-1 does not answer", within_s=30)
+        for person in people:
+            assert (await person.prompt()).status == 200
+        assert len(servers[0].accepted) == 12
 
 
 async def test_a_foreign_body_is_streamed_both_ways_with_flat_memory(

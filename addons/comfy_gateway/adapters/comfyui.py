@@ -9,9 +9,8 @@ import orjson
 from comfy_gateway.adapters.bounded_get import NoUsableAnswer, bounded_get
 from comfy_gateway.core.errors import BackendUnavailable
 from comfy_gateway.core.prompts import Outcome, outcome_of_history
-from comfy_gateway.core.upstream import Backend
+from comfy_gateway.core.upstream import Backend, front_door_headers
 
-TOKEN_HEADER: Final = "X-Comfy-Gateway-Token"
 MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
 
 
@@ -26,10 +25,7 @@ class HttpPromptStates:
         """Ids in ``/queue``, whose entries are ``[number, prompt_id, …]``."""
         answer = await self._get(backend, "/queue")
         try:
-            return frozenset(
-                str(entry[1])
-                for entry in (*answer["queue_running"], *answer["queue_pending"])
-            )
+            return frozenset(str(entry[1]) for entry in (*answer["queue_running"], *answer["queue_pending"]))
         except (KeyError, TypeError, IndexError):
             raise BackendUnavailable("the queue has an unknown shape") from None
 
@@ -46,7 +42,7 @@ class HttpPromptStates:
             body = await bounded_get(
                 self._session,
                 backend.upstream.url(path),
-                headers={} if backend.token is None else {TOKEN_HEADER: backend.token},
+                headers=front_door_headers(backend.token),
                 timeout_s=self._timeout_s,
                 max_body_bytes=MAX_ANSWER_BYTES,
             )

@@ -9,9 +9,8 @@ import orjson
 
 from comfy_gateway.adapters.bounded_get import NoUsableAnswer, bounded_get
 from comfy_gateway.core.ports import Health
-from comfy_gateway.core.upstream import Upstream
+from comfy_gateway.core.upstream import Upstream, front_door_headers
 
-TOKEN_HEADER: Final = "X-Comfy-Gateway-Token"  # noqa: S105 - the header's name, not a token
 MAX_BODY_BYTES: Final = 64 * 1024 * 1024
 """``/queue`` carries every waiting graph whole."""
 
@@ -44,7 +43,7 @@ class HttpProber:
             body = await bounded_get(
                 self._session,
                 upstream.url(self._path),
-                headers={TOKEN_HEADER: token} if token is not None else {},
+                headers=front_door_headers(token),
                 timeout_s=self._timeout_s,
                 max_body_bytes=self._max_body_bytes,
             )

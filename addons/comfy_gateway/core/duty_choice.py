@@ -13,8 +13,9 @@ def pick(
     shortest queue wins, the earlier one of equals. With none healthy the user stays, or gets the first: an error
     from a real server is better than a guess.
     """
-    if stuck_to in order and load.get(stuck_to) is not None:
-        return stuck_to
+    stays = stuck_to if stuck_to in order else None
+    if stays is not None and load.get(stays) is not None:
+        return stays
     healthy = [
         (queue, position, id_)
         for position, id_ in enumerate(order)
@@ -22,4 +23,4 @@ def pick(
     ]
     if healthy:
         return min(healthy)[2]
-    return stuck_to if stuck_to in order else order[0]
+    return order[0] if stays is None else stays

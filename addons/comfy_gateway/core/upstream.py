@@ -2,7 +2,17 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 from urllib.parse import urlsplit
+
+
+POD_TOKEN_HEADER: Final = "X-Comfy-Gateway-Token"  # noqa: S105 - the header's name, not a token
+"""What the front door of a pod asks for. The gateway sends it to that pod and to nobody else."""
+
+
+def front_door_headers(token: str | None) -> dict[str, str]:
+    """Headers for a request of ours to a ComfyUI server; a duty server has no front door and no token."""
+    return {} if token is None else {POD_TOKEN_HEADER: token}
 
 
 class Source(StrEnum):

@@ -28,7 +28,7 @@ TESTED_VERSION: Final = "12.2.3"
 
 
 class ErrorPages:
-    """Installs and removes the replacement. ``late`` holds the ids of client connections whose upstream was given up."""
+    """Installs and removes the replacement. ``late`` holds ids of client connections whose upstream was given up."""
 
     def __init__(self) -> None:
         self.late: set[str] = set()
@@ -74,7 +74,8 @@ def make_error_response(status_code: int, message: str = "") -> bytes:
         "Connection": "close",
         **headers_of(refusal),
     }
-    return http1.assemble_response(http.Response.make(refusal.status, _body(refusal), headers))
+    answer: bytes = http1.assemble_response(http.Response.make(refusal.status, _body(refusal), headers))
+    return answer
 
 
 def _body(refusal: Refusal) -> bytes:

@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 def _refuse(flow: http.HTTPFlow, hook: str) -> None:
-    logger.exception("hook %s failed; the request is refused", hook)
+    logger.error("hook %s failed; the request is refused", hook, exc_info=True)  # noqa: LOG014 - its callers except
     if flow.response is None:
         # A flow that streams its request must not have a response set: mitmproxy would crash on it.
         flow.request.stream = False

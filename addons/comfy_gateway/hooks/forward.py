@@ -7,11 +7,10 @@ from mitmproxy import http
 
 from comfy_gateway.core import site_contract
 from comfy_gateway.core.cookie import without_identity_cookie
-from comfy_gateway.core.upstream import Backend, Upstream
+from comfy_gateway.core.upstream import Backend, Upstream, front_door_headers
 from comfy_gateway.hooks import edge
 from comfy_gateway.hooks.edge import Edge
 
-POD_TOKEN: Final = "X-Comfy-Gateway-Token"
 GATEWAY_PREFIX: Final = "x-comfy-gateway-"
 """Between gateway and pod; a client that sends such a header is not listened to."""
 HOP_BY_HOP: Final = frozenset(
@@ -36,8 +35,8 @@ def to_backend(flow: http.HTTPFlow, backend: Backend) -> None:
     request.path = backend.upstream.prefix + request.path
     if flow.metadata.get(edge.OURS):
         request.headers["Origin"] = backend.upstream.origin
-    if backend.token is not None:
-        request.headers[POD_TOKEN] = backend.token
+    for name, value in front_door_headers(backend.token).items():
+        request.headers[name] = value
     flow.metadata[edge.SETTLED] = True
     flow.metadata[edge.SOURCE] = str(backend.source)
     flow.metadata[edge.BACKEND] = backend.id

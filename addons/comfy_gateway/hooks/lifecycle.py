@@ -65,7 +65,7 @@ class LifecycleHook:
             await self._listen()
         except (GatewayError, OSError) as error:
             self._door.close()
-            logger.error("The gateway cannot start: %s", error)
+            logger.error("The gateway cannot start: %s", error)  # noqa: TRY400 - its reader needs no trace
 
     async def _listen(self) -> None:
         """Move the listener to where the settings say, unless the command line said where."""

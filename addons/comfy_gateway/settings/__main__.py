@@ -1,4 +1,4 @@
-"""``python -m comfy_gateway.settings --check`` or ``--markdown``."""
+"""``python -m comfy_gateway.settings --check``, ``--listen`` or ``--markdown``."""
 
 import argparse
 import sys
@@ -14,6 +14,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--check", action="store_true", help="print faults or warnings, one a line")
+    action.add_argument(
+        "--listen", action="store_true", help="the same, and print host and port to listen on, one a line"
+    )
     action.add_argument("--markdown", action="store_true", help="print docs/configuration.md")
     chosen = parser.parse_args(arguments)
     if chosen.markdown:
@@ -25,6 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write("".join(f"{fault}\n" for fault in error.faults))
         return 2
     sys.stderr.write("".join(f"warning: {warning}\n" for warning in settings.warnings))
+    if chosen.listen:
+        sys.stdout.write(f"{settings.listen.host}\n{settings.listen.port}\n")
     return 0
 
 

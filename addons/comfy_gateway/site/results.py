@@ -6,7 +6,6 @@ that peer, so that the view which follows goes to the same server.
 """
 
 from collections.abc import Iterator
-from typing import Final
 
 import aiohttp
 import orjson
@@ -14,13 +13,12 @@ from aiohttp import web
 
 from comfy_gateway.core import site_contract
 from comfy_gateway.core.refusals import UPSTREAM_LATE, UPSTREAM_UNREACHABLE
+from comfy_gateway.core.upstream import front_door_headers
 from comfy_gateway.core.users import UserId
 from comfy_gateway.service.prompt_book import PromptBook
 from comfy_gateway.service.routes import Routes
 from comfy_gateway.service.told_files import FileKey, ToldFiles, file_key
 from comfy_gateway.site.refusals import answer
-
-TOKEN_HEADER: Final = "X-Comfy-Gateway-Token"
 
 
 class Results:
@@ -48,11 +46,10 @@ class Results:
         user = None if record is None or record.user_key is None else UserId.from_key(record.user_key)
         backend = None if record is None else self._routes.by_id(user, record.backend_id)
         backend = backend or self._routes.duty(None)
-        headers = {} if backend.token is None else {TOKEN_HEADER: backend.token}
         url = backend.upstream.url("/history/" + request.raw_path.partition("?")[0].rpartition("/")[2])
         try:
             async with self._http.get(
-                url, headers=headers, timeout=self._timeout, allow_redirects=False
+                url, headers=front_door_headers(backend.token), timeout=self._timeout, allow_redirects=False
             ) as response:
                 body = await response.read()
                 status, content_type = response.status, response.content_type
