@@ -89,9 +89,10 @@ mitmproxy_arguments=(--mode reverse:http://127.0.0.1:9 -s addons/gateway.py)
 # Faults end the command here. The addon itself would move the listener to this address, but only after mitmproxy had
 # opened its own default.
 listen_where_settings_say() {
-    local listen
+    local listen host port
     listen=$(PYTHONPATH=addons "$VENV_PYTHON" -m comfy_gateway.settings --listen) || exit $?
-    mitmproxy_arguments+=(--listen-host "$(echo "$listen" | sed -n 1p)" --listen-port "$(echo "$listen" | sed -n 2p)")
+    { read -r host && read -r port; } <<<"$listen"
+    mitmproxy_arguments+=(--listen-host "$host" --listen-port "$port")
 }
 
 serve() {

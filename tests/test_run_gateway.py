@@ -63,7 +63,8 @@ case "$1 ${2:-}" in
         if [ -e pip-fails ]; then echo "pip says no"; exit 1; fi
         echo "installed $2" >>"$notes" ;;
     "-m comfy_gateway.settings")
-        if [ -e settings-are-wrong ]; then echo "PORT: 'x' is no port"; exit 2; fi ;;
+        if [ -e settings-are-wrong ]; then echo "PORT: 'x' is no port" >&2; exit 2; fi
+        printf '%s\n' 127.0.0.1 8000 ;;
     *)
         echo "started ${0##*/} in $PWD"
         echo "PYTHONPATH=${PYTHONPATH:-} GATEWAY_TEST_LONG=${GATEWAY_TEST_LONG:-}"
@@ -431,7 +432,7 @@ def test_wrong_settings_stop_the_start_with_their_own_code(ready: Door, command:
     (ready.root / "settings-are-wrong").touch()
     answer = ready.run(command)
     assert answer.returncode == 2
-    assert answer.stdout == "PORT: 'x' is no port\n"
+    assert answer.stderr == "PORT: 'x' is no port\n"
 
 
 def test_web_starts_mitmweb_without_a_browser(ready: Door) -> None:
