@@ -8,6 +8,9 @@ import aiohttp
 import pytest
 
 from simulators.comfyui import ComfySimulator, serve
+from simulators.runpod import Delays, RunPodSimulator
+from simulators.runpod import serve as serve_cloud
+from tests.e2e.cloud import Cloud
 from tests.e2e.gateway_process import GatewayProcess, running_gateway
 from tests.e2e.world import Duty
 
@@ -36,6 +39,17 @@ async def duty() -> AsyncIterator[Duty]:
     simulator = ComfySimulator(name="duty")
     async with serve(simulator) as served:
         yield Duty(simulator, served.url)
+
+
+@pytest.fixture
+async def cloud() -> AsyncIterator[Cloud]:
+    """A simulated RunPod whose pods boot in half a second."""
+    simulator = RunPodSimulator(
+        api_key="test-key",
+        delays=Delays(create_s=0.1, runtime_s=0.2, app_ready_s=0.6, agent_ready_s=0.4),
+    )
+    async with serve_cloud(simulator) as served:
+        yield Cloud(simulator, served)
 
 
 @pytest.fixture

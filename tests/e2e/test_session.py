@@ -2,52 +2,13 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
 
 import aiohttp
-import pytest
 
-from simulators.runpod import Delays, Fault, PodOrder, RunPodSimulator, Served, serve
+from simulators.runpod import Fault, PodOrder
+from tests.e2e.cloud import GPU, Cloud
 from tests.e2e.conftest import StartGateway
 from tests.e2e.world import Duty, Person, eventually, picture
-
-GPU = "NVIDIA GeForce RTX 4090"
-
-
-@dataclass
-class Cloud:
-    """The simulated RunPod and the settings that point a gateway at it."""
-
-    sim: RunPodSimulator
-    served: Served
-
-    def settings(self, duty: Duty, **more: str) -> dict[str, str]:
-        """Short times everywhere, so that a life passes in seconds."""
-        return {
-            "DUTY_POD_URL": duty.url,
-            "RUNPOD_API_KEY": "test-key",
-            "RUNPOD_API_BASE": self.served.api_base,
-            "RUNPOD_IMAGE_NAME": "example/comfyui:1",
-            "RUNPOD_GPU_TYPE_ID": GPU,
-            "RUNPOD_PROXY_TEMPLATE": self.served.proxy_template,
-            "RUNPOD_TELEMETRY_TEMPLATE": self.served.telemetry_url_template,
-            "RUNPOD_STARTUP_POLL_S": "0.1",
-            "RUNPOD_STARTUP_TIMEOUT_S": "30",
-            "RUNPOD_TELEMETRY_POLL_S": "0.3",
-            "RUNPOD_TELEMETRY_IDLE_S": "600",
-            "RUNPOD_FAILURE_BACKOFF_S": "1",
-            "RUNPOD_RECONCILE_S": "1",
-        } | more
-
-
-@pytest.fixture
-async def cloud() -> AsyncIterator[Cloud]:
-    simulator = RunPodSimulator(
-        api_key="test-key", delays=Delays(create_s=0.1, runtime_s=0.2, app_ready_s=0.6, agent_ready_s=0.4)
-    )
-    async with serve(simulator) as served:
-        yield Cloud(simulator, served)
 
 
 async def burst(person: Person, prompts: int = 5) -> None:

@@ -42,7 +42,7 @@ GIVING_UP: Final[dict[State, Event]] = {
     State.READY: Event.STOPPED,
     State.DRAINING: Event.DRAINED,
 }
-AGENT_POLL_S = 1.0
+AGENT_POLL_S = 0.5
 
 
 class Life:
