@@ -247,6 +247,7 @@ class ScriptedComfy:
         self.greets = True
         self.queue_answer: Any = None
         """What it says about its queue instead of the truth."""
+        self.queue_status = 200
         self.resumes: str | None = None
         """The node that it names to a socket that comes, as it does while a prompt runs."""
         self.refuses_with: int | None = None
@@ -291,7 +292,7 @@ class ScriptedComfy:
         self.requests.append(request)
         await self.answers.wait()
         if self.refuses_with is not None:
-            return web.Response(status=self.refuses_with, headers={"Location": "/elsewhere"})
+            return web.Response(status=self.refuses_with, headers={"Location": "/queue"})
         socket = web.WebSocketResponse(max_msg_size=0, autoping=self.answers_pings, autoclose=False)
         await socket.prepare(request)
         sid = request.query["clientId"]
@@ -319,7 +320,7 @@ class ScriptedComfy:
         self.requests.append(request)
         await self.looks_up.wait()
         if self.queue_answer is not None:
-            return web.json_response(self.queue_answer)
+            return web.json_response(self.queue_answer, status=self.queue_status)
         running = [[0, prompt_id, {}, {}, []] for prompt_id in self.queue]
         return web.json_response({"queue_running": running, "queue_pending": []})
 

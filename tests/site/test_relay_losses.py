@@ -266,7 +266,9 @@ async def test_events_of_many_bytes_do_not_wait_at_all(comfy: ScriptedComfy) -> 
         await client.hear_kind("large")
 
 
-@pytest.mark.parametrize("nonsense", [["a", "list"], {"queue_running": 3, "queue_pending": []}, {}, "text"])
+@pytest.mark.parametrize(
+    "nonsense", [["a", "list"], {"queue_running": 3, "queue_pending": []}, {}, "text", "error"]
+)
 async def test_a_server_that_answers_nonsense_is_asked_again(
     comfy: ScriptedComfy, stand: Stand, nonsense: object
 ) -> None:
@@ -274,6 +276,7 @@ async def test_a_server_that_answers_nonsense_is_asked_again(
     stand.accept("p", stand.duty)
     comfy.history["p"] = finished()
     comfy.queue_answer = nonsense
+    comfy.queue_status = 500 if nonsense == "error" else 200
     await lose(comfy)
     await until(lambda: len([one for one in comfy.requests if one.path == "/queue"]) >= 2)
     assert client.story("p") == []

@@ -227,6 +227,20 @@ async def test_a_server_without_a_greeting_is_heard_all_the_same(comfy: Scripted
     assert client.kinds() == ["hello"]
 
 
+async def test_a_client_is_greeted_with_the_first_status_that_comes(
+    comfy: ScriptedComfy, stand: Stand
+) -> None:
+    comfy.greets = False
+    client = await stand.connect()
+    await until(lambda: stand.stats.client_sockets == 1)
+
+    await comfy.say_status(3)
+    await comfy.say_status(2)
+    await client.hear_kind("status", 2)
+
+    assert [status.get("sid") for status in client.of("status")] == ["tab", None]
+
+
 async def test_events_of_strangers_are_passed_on_and_noted(comfy: ScriptedComfy, stand: Stand) -> None:
     client = await stand.connect()
 

@@ -47,11 +47,6 @@ class Audience:
         for client in self._clients:
             client.end(code)
 
-    def abort(self) -> None:
-        """Cut all connections."""
-        for client in self._clients:
-            client.abort()
-
     def tell(self, frame: Frame) -> None:
         """Give a frame to everybody; where nobody is, an event waits for the next client."""
         if not self._clients and not self._waiting.put(frame):

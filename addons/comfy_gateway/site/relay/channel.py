@@ -150,10 +150,6 @@ class Channel:
         self._audience.end(WSCloseCode.GOING_AWAY)
         self._leave()
 
-    def abort(self) -> None:
-        """Cut the clients' connections."""
-        self._audience.abort()
-
     # -- the book and the routes
 
     def note(self, record: PromptRecord) -> None:

@@ -89,11 +89,6 @@ class ClientSocket:
             self._outbox.clear()
             self._ending.set()
 
-    def abort(self) -> None:
-        """Cut the connection; harmless where it is gone."""
-        if self._transport is not None:
-            self._transport.abort()
-
     async def run(self, hear: Callable[[Frame], None]) -> None:
         """Give ``hear`` what the client sends and send what was put, until either side closes."""
         self._stats.client_sockets += 1
@@ -112,7 +107,7 @@ class ClientSocket:
             self._stats.client_sockets -= 1
             self.end(WSCloseCode.OK)
             if not self._socket.closed:
-                self.abort()
+                self._abort()
 
     async def _read(self, hear: Callable[[Frame], None]) -> None:
         while True:
@@ -142,7 +137,7 @@ class ClientSocket:
         while True:
             await self._clock.sleep(self._limits.ping_s)
             if self._clock.monotonic() - self._heard_at_s > self._limits.silent_pings * self._limits.ping_s:
-                self.abort()
+                self._abort()
                 return
             with contextlib.suppress(*GONE):
                 await self._socket.ping()
@@ -150,7 +145,11 @@ class ClientSocket:
     async def _close(self) -> None:
         await self._ending.wait()
         # The transport closes when it has sent all it holds, which may be never.
-        asyncio.get_running_loop().call_later(self._limits.close_timeout_s, self.abort)
+        asyncio.get_running_loop().call_later(self._limits.close_timeout_s, self._abort)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._limits.close_timeout_s):
                 await self._socket.close(code=self._close_code, drain=False)
+
+    def _abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()

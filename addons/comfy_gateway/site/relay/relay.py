@@ -103,8 +103,6 @@ class Relay:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSING_S):
                 await self._quiet.wait()
-        for channel in tuple(self._channels.values()):
-            channel.abort()
         await self._tasks.aclose()
         if self._around is not None:
             await self._around.http.close()
@@ -139,7 +137,7 @@ class Relay:
     async def _channel(
         self, user: UserId | None, sid: str, request: web.Request, deadline_s: float
     ) -> Channel | None:
-        """The channel of this pair, made where there is none; None when the one before ends too late."""
+        """The channel of this pair, made where there is none; None when the one before ends too late, or we do."""
         key = (user.key if user is not None else None, sid)
         while (channel := self._channels.get(key)) is not None and channel.is_leaving:
             try:
@@ -147,12 +145,10 @@ class Relay:
                     await channel.emptied()
             except TimeoutError:
                 return None
-        if channel is None:
+        if channel is None and not self._is_closed:
             query = [(name, value) for name, value in request.query.items() if name != "clientId"]
             channel = Channel(user, sid, query, self._surroundings(), lambda: self._forget(key))
             self._channels[key] = channel
-            if self._is_closed:
-                channel.end()
         return channel
 
     def _forget(self, key: ChannelKey) -> None:
