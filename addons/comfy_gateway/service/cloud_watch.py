@@ -3,10 +3,11 @@
 import logging
 from collections import Counter
 
-from comfy_gateway.core.errors import CloudError
+from comfy_gateway.core.errors import CloudError, StoreError
 from comfy_gateway.core.podname import PodNames
 from comfy_gateway.core.ports import Clock, Cloud, CloudPod, SessionStore
-from comfy_gateway.core.session import Event, Session, State
+from comfy_gateway.core.session import Event, State
+from comfy_gateway.core.users import UserId
 from comfy_gateway.service.endings import Endings
 from comfy_gateway.service.sessions import Sessions
 from comfy_gateway.service.signals import Signals
@@ -67,36 +68,39 @@ class CloudWatch:
             logger.warning("RunPod session: pods could not be listed: %s", error)
             return
         for session in self._sessions:
-            if session.state in WATCHED and session.pod is not None and session.pod.pod_id is not None:
-                await self._compare(session, session.pod.pod_id, listed.get(session.pod.pod_id))
+            await self._compare(session.user, listed)
         await self._find_strays(listed)
 
-    async def _compare(self, session: Session, pod_id: str, seen: CloudPod | None) -> None:
+    async def _compare(self, user: UserId, listed: dict[str, CloudPod]) -> None:
+        # Looked up here and not in the loop: the session may have moved while others were compared.
+        watched = self._watched_pod(user)
+        if watched is None:
+            return
+        pod_id, seen = watched, listed.get(watched)
         if seen is not None:
             self._misses.pop(pod_id, None)
-            self._sessions.update_pod(
-                session.user,
-                cost_per_hour_usd=seen.cost_per_hour_usd,
-                gpu_type=seen.gpu_type,
-            )
+            self._sessions.update_pod(user, cost_per_hour_usd=seen.cost_per_hour_usd, gpu_type=seen.gpu_type)
             if not seen.is_running:
                 text = f": {seen.status_text}" if seen.status_text else ""
-                self._signals.send(
-                    session.user,
-                    Event.VANISHED,
-                    f"the cloud says that the pod does not run{text}",
-                )
+                self._signals.send(user, Event.VANISHED, f"the cloud says that the pod does not run{text}")
             return
         self._misses[pod_id] += 1
         if self._misses[pod_id] < MISSES_UNTIL_GONE:
             return
         try:
             found = await self._cloud.get_pod(pod_id)
-        except CloudError:
+        except CloudError as error:
+            logger.warning("RunPod session %s: whether its pod exists is unknown: %s", user.key, error)
             return
-        if found is None and self._sessions.get(session.user).pod == session.pod:
-            self._misses.pop(pod_id, None)
-            self._signals.send(session.user, Event.VANISHED, "the cloud does not know the pod any more")
+        self._misses.pop(pod_id, None)
+        # A signal about a pod that was left meanwhile would end the next one.
+        if found is None and self._watched_pod(user) == pod_id:
+            self._signals.send(user, Event.VANISHED, "the cloud does not know the pod any more")
+
+    def _watched_pod(self, user: UserId) -> str | None:
+        """Id of the pod whose disappearance would be news, or None."""
+        session = self._sessions.get(user)
+        return session.pod.pod_id if session.state in WATCHED and session.pod is not None else None
 
     async def _find_strays(self, listed: dict[str, CloudPod]) -> None:
         """End pods that carry our tag and that no session claims: known ones at once, unknown ones after a grace."""
@@ -106,7 +110,11 @@ class CloudWatch:
         for id_, pod in strays.items():
             if id_ in self._ending:
                 continue
-            is_known = await self._store.knows_pod(pod.name)
+            try:
+                is_known = await self._store.knows_pod(pod.name)
+            except StoreError as error:
+                logger.warning("RunPod session: pod %s is nobody's or unknown: %s", pod.name, error)
+                continue
             # Look again: a session may have claimed the pod while the store was asked.
             if not self._is_stray(pod):
                 continue
