@@ -25,16 +25,20 @@ class Farewell:
             await asyncio.gather(*(self._end(session) for session in billing))
             return
         for session in billing:
-            _tell(session, "lives on")
+            is_known = session.pod is not None and session.pod.pod_id is not None
+            _tell(session, "lives on" if is_known else "may live on, for its order is not answered yet")
 
     async def _end(self, session: Session) -> None:
         pod = session.pod
         if pod is None or pod.pod_id is None:
             _tell(session, "may live on, for its order is not answered yet")
-        elif await self._endings.ask_once(pod.pod_id, pod.name):
-            _tell(session, "was asked to end")
+            return
+        try:
+            was_asked = await self._endings.ask_once(pod.pod_id, pod.name)
+        except ValueError as error:  # ordered under another tag; the others end all the same
+            _tell(session, f"lives on, for {error},")
         else:
-            _tell(session, "lives on, for it could not be ended")
+            _tell(session, "was asked to end" if was_asked else "lives on, for it could not be ended")
 
 
 def _tell(session: Session, what: str) -> None:
