@@ -80,15 +80,18 @@ class Cloud(Protocol):
         ...
 
     async def get_pod(self, pod_id: str) -> CloudPod | None:
-        """One pod, or None when the cloud says that it does not exist. Raises CloudUnavailable."""
+        """One pod, or None when the cloud says that it does not exist.
+
+        Raises CloudUnavailable, CloudUnauthorized, or CloudRefused for what cannot be an id.
+        """
         ...
 
     async def terminate_pod(self, pod_id: str) -> None:
-        """Ask for the end of a pod. A return proves nothing: read back. Raises CloudUnavailable, CloudUnauthorized."""
+        """Ask for the end of a pod. A return proves nothing: read back. Raises as ``get_pod``."""
         ...
 
     async def price_per_hour_usd(self, candidate: Candidate) -> float | None:
-        """What one pod at this candidate would cost, or None when the cloud does not say. Raises CloudUnavailable."""
+        """What one pod at this candidate would cost, or None when the cloud does not say. Raises as ``get_pod``."""
         ...
 
     async def aclose(self) -> None:

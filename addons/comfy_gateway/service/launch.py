@@ -87,9 +87,10 @@ class Launch:
             if why_not is None:
                 try:
                     pod_id = await self._cloud.create_pod(self._order(pod, candidate))
-                except CapacityRefused as error:
+                except (CapacityRefused, CloudRefused) as error:
+                    # A GPU type that is mistyped must not hide the good ones behind it.
                     why_not = str(error)
-                except (CloudRefused, CloudUnauthorized) as error:
+                except CloudUnauthorized as error:
                     self._sessions.apply(user, Event.REFUSED, str(error))
                     return
                 except CloudUnavailable as error:
