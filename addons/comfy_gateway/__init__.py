@@ -3,3 +3,8 @@
 The layers, from the top: ``wiring`` | ``hooks``, ``site`` | ``service``, ``adapters``, ``settings`` | ``core``.
 A layer imports only those below it; ARCHITECTURE.md tells the way through them.
 """
+
+import logging
+
+# mitmproxy shows everybody's INFO; alembic tells each of its plugins while it is imported.
+logging.getLogger("alembic").setLevel(logging.WARNING)

@@ -1,8 +1,10 @@
 """The gateway as a plain front, with real processes and sockets: routing, identity, refusals."""
 
 import asyncio
+import contextlib
 import gc
 import io
+import socket
 from typing import Any
 
 import aiohttp
@@ -201,6 +203,26 @@ async def test_a_server_that_answers_late_is_a_504(
         assert (await answer.json())["error"]["type"] == "upstream_timeout"
         duty.sim.mood.delay_s = 0
         assert (await Person(http, gateway.url).get("/queue")).status == 200
+
+
+async def test_a_server_that_takes_no_connection_is_a_504(
+    start_gateway: StartGateway, http: aiohttp.ClientSession
+) -> None:
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        port = deaf.getsockname()[1]
+        with contextlib.ExitStack() as waiting:
+            # Nobody accepts: once the backlog is full the kernel lets further connects hang.
+            for _ in range(4):
+                filler = waiting.enter_context(socket.socket())
+                filler.setblocking(False)
+                filler.connect_ex(("127.0.0.1", port))
+            settings = {"DUTY_POD_URL": f"http://127.0.0.1:{port}", "GATEWAY_CONNECT_TIMEOUT_S": "0.5"}
+            async with start_gateway(**settings) as gateway:
+                answer = await Person(http, gateway.url).get("/system_stats")
+                assert answer.status == 504
+                assert (await answer.json())["error"]["type"] == "upstream_timeout"
 
 
 async def test_the_unmodified_script_client_works_when_no_id_is_required(

@@ -9,6 +9,7 @@ import asyncio
 from mitmproxy import ctx, http
 from mitmproxy.proxy import events, server_hooks
 
+from comfy_gateway.core.refusals import UPSTREAM_LATE
 from comfy_gateway.hooks import edge
 from comfy_gateway.hooks.edge import Door
 from comfy_gateway.hooks.error_pages import ErrorPages
@@ -76,7 +77,7 @@ class DeadlinesHook:
         connection = ctx.master.addons.get("proxyserver").connections.get(data.client.id)
         opening = connection and connection.transports.get(data.server)
         if opening and opening.handler and opening.writer is None:
-            opening.handler.cancel("late")
+            opening.handler.cancel(UPSTREAM_LATE.type)
 
     def _give_up_answer(self, flow: http.HTTPFlow) -> None:
         self._timers.pop(flow.id, None)

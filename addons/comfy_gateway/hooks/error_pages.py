@@ -86,5 +86,5 @@ def _refusal(status_code: int, message: str) -> Refusal:
     text = message.lower()
     if status_code < 500:
         return Refusal(status_code, MALFORMED.type, MALFORMED.message)
-    is_late = text == UPSTREAM_LATE.type or "timed out" in text or "connection cancelled" in text
+    is_late = UPSTREAM_LATE.type in text or "timed out" in text
     return UPSTREAM_LATE if is_late else UPSTREAM_UNREACHABLE
