@@ -28,6 +28,7 @@ class DutyPool:
         clock: Clock,
         *,
         probe_interval_s: float = 5.0,
+        max_users: int = MAX_REMEMBERED_USERS,
     ) -> None:
         self.backends = tuple(backends)
         self._by_id = {backend.id: backend for backend in self.backends}
@@ -35,6 +36,7 @@ class DutyPool:
         self._prober = prober
         self._clock = clock
         self._probe_interval_s = probe_interval_s
+        self._max_users = max_users
         self._failures = dict.fromkeys(self._order, 0)
         self._load: dict[str, int | None] = dict.fromkeys(self._order, 0)
         self._stuck: OrderedDict[UserId, str] = OrderedDict()
@@ -57,19 +59,23 @@ class DutyPool:
         if user is None:
             return self._by_id[duty_choice.pick(self._order, self._load, None)]
         chosen = duty_choice.pick(self._order, self._load, self._stuck.get(user))
-        if user not in self._stuck:
+        load = self._load[chosen]
+        if self._stuck.get(user) != chosen and load is not None:
             # The server's own count lags by a probe; without this a crowd would all take the same one.
-            self._load[chosen] = (self._load[chosen] or 0) + 1 if self._load[chosen] is not None else None
+            self._load[chosen] = load + 1
         self._stuck[user] = chosen
         self._stuck.move_to_end(user)
-        while len(self._stuck) > MAX_REMEMBERED_USERS:
+        while len(self._stuck) > self._max_users:
             self._stuck.popitem(last=False)
         return self._by_id[chosen]
 
     async def run(self) -> None:
         """Probe all servers at the interval, for ever."""
         while True:
-            await self.probe_all()
+            try:
+                await self.probe_all()
+            except Exception:
+                logger.exception("probing the duty servers failed once")
             await self._clock.sleep(self._probe_interval_s)
 
     async def probe_all(self) -> None:
@@ -79,22 +85,22 @@ class DutyPool:
 
     def _note(self, backend: Backend, health: Health) -> None:
         was_healthy = self._load[backend.id] is not None
-        before = self.last_health.get(backend.id)
         self.last_health[backend.id] = health
         if health.is_healthy:
             self._failures[backend.id] = 0
             self._load[backend.id] = health.queue_remaining or 0
-            if not was_healthy or (before is not None and not before.is_healthy):
+            if not was_healthy:
                 logger.info("duty server %s answers again", backend.id)
+                self._leave_the_dead()
             return
         self._failures[backend.id] += 1
         if self._failures[backend.id] == FAILURES_UNTIL_DEAD:
             logger.warning("duty server %s does not answer: %s", backend.id, health.reason)
             self._load[backend.id] = None
-            if len(self.backends) > 1:
-                self._leave(backend.id)
+            self._leave_the_dead()
 
-    def _leave(self, dead_id: str) -> None:
-        for user in [user for user, id_ in self._stuck.items() if id_ == dead_id]:
-            if self.choose(user).id != dead_id:
+    def _leave_the_dead(self) -> None:
+        """Also after a server has come back: with none alive everybody stayed where they were."""
+        for user, id_ in tuple(self._stuck.items()):
+            if self._load[id_] is None and self.choose(user).id != id_:
                 self._moved(user)
