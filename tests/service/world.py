@@ -66,6 +66,7 @@ class World:
         rules: Rules = RULES,
         duties: int = 1,
         store: SessionStore | None = None,
+        max_users: int = 1000,
     ) -> None:
         self.clock = clock
         self.rules = rules
@@ -77,6 +78,7 @@ class World:
         self.names = PodNames(TAG, KEYS)
         self.transitions: list[tuple[UserId, State, Event, State]] = []
         """Of all sessions, since the world began."""
+        self._max_users = max_users
         self._duties = [duty(number) for number in range(duties)]
         self._attempts = itertools.count(1)
         self._prompts = itertools.count(1)
@@ -125,7 +127,11 @@ class World:
             tasks=self.tasks,
         )
         self.bursts = Bursts(
-            sessions=self.sessions, rules=self.rules, clock=self.clock, begin=self.life.begin
+            sessions=self.sessions,
+            rules=self.rules,
+            clock=self.clock,
+            begin=self.life.begin,
+            max_users=self._max_users,
         )
         self.watch = CloudWatch(
             cloud=self.cloud,

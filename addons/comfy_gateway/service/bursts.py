@@ -14,7 +14,7 @@ from comfy_gateway.service.sessions import Sessions
 
 logger = logging.getLogger(__name__)
 
-MAX_WINDOWS = 100_000
+MAX_USERS = 100_000
 
 
 class Bursts:
@@ -29,11 +29,13 @@ class Bursts:
         rules: Rules,
         clock: Clock,
         begin: Callable[[UserId], None],
+        max_users: int = MAX_USERS,
     ) -> None:
         self._sessions = sessions
         self._rules = rules
         self._clock = clock
         self._begin = begin
+        self._max_users = max_users
         self._windows: OrderedDict[UserId, PromptWindow] = OrderedDict()
         self._told: set[UserId] = set()
 
@@ -46,7 +48,7 @@ class Bursts:
             window = self._windows[user] = PromptWindow(
                 self._rules.threshold_count, self._rules.threshold_window_s
             )
-            while len(self._windows) > MAX_WINDOWS:
+            while len(self._windows) > self._max_users:
                 self._windows.popitem(last=False)
         self._windows.move_to_end(user)
         if window.add(self._clock.monotonic()):
@@ -75,6 +77,8 @@ class Bursts:
         )
         if why_not is not None:
             if user not in self._told:
+                if len(self._told) >= self._max_users:
+                    self._told.clear()
                 self._told.add(user)
                 logger.warning(
                     "RunPod session %s: stays on duty after %s: %s",
