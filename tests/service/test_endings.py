@@ -68,7 +68,7 @@ async def test_a_list_that_still_has_the_pod_is_believed(
     async def nothing(_pod_id: str) -> None:
         return None
 
-    real, cloud.get_pod = cloud.get_pod, nothing  # type: ignore[method-assign]
+    real, cloud.get_pod = cloud.get_pod, nothing  # type: ignore[method-assign, assignment]
     ending = Ending(endings, pod.id)
     await clock.advance(30)
     assert ending.found is None

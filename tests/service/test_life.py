@@ -437,7 +437,7 @@ async def test_one_task_drives_a_session_whose_user_bursts_while_its_end_is_save
 
 async def test_forgotten_signals_do_not_end_the_next_pod(world: World) -> None:
     world.cloud.create_s = 10
-    world.cloud.creates.append(Create.REFUSED)
+    world.cloud.creates.append(Create.UNAUTHORIZED)
     world.burst()
     await world.clock.settle()
     assert world.state() is State.CREATING

@@ -1,0 +1,122 @@
+"""Endings that no socket told."""
+
+import logging
+
+import pytest
+
+from comfy_gateway.core.prompts import Outcome, PromptRecord
+from comfy_gateway.core.session import Event, State
+from comfy_gateway.core.users import UserId
+from tests.fakes.clock import FakeClock
+from tests.service.world import ALICE, World
+
+
+async def accept(
+    world: World, prompt_id: str, user: UserId | None = ALICE, backend_id: str = "duty-0"
+) -> None:
+    world.book.accept(PromptRecord(prompt_id, None if user is None else user.key, "sid", backend_id))
+
+
+def outcome(world: World, prompt_id: str) -> Outcome:
+    found = world.book.find(prompt_id)
+    assert found is not None
+    return found.outcome
+
+
+@pytest.mark.parametrize("ending", [Outcome.DONE, Outcome.ERROR, Outcome.INTERRUPTED])
+async def test_an_ending_in_the_history_is_taken_over(world: World, ending: Outcome) -> None:
+    await accept(world, "p1")
+    world.states.endings["p1"] = ending
+    await world.settling.settle()
+    await world.settling.settle()
+    assert outcome(world, "p1") is ending
+
+
+async def test_a_prompt_is_asked_for_only_when_it_was_open_a_round_before(world: World) -> None:
+    await accept(world, "p1")
+    await world.settling.settle()
+    assert outcome(world, "p1") is Outcome.ACCEPTED
+    assert world.states.asked == []
+
+
+async def test_a_queued_prompt_stays_open(world: World) -> None:
+    await accept(world, "p1")
+    world.states.queued["duty-0"] = {"p1"}
+    for _ in range(5):
+        await world.settling.settle()
+    assert outcome(world, "p1") is Outcome.ACCEPTED
+
+
+async def test_a_prompt_that_the_server_has_forgotten_is_lost(world: World) -> None:
+    await accept(world, "p1")
+    await world.settling.settle()
+    await world.settling.settle()
+    assert outcome(world, "p1") is Outcome.LOST
+
+
+async def test_a_server_that_does_not_answer_says_nothing(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    await accept(world, "p1")
+    world.states.down.add("duty-0")
+    for _ in range(5):
+        await world.settling.settle()
+    assert outcome(world, "p1") is Outcome.ACCEPTED
+    assert "prompts on duty-0 stay open: 502 Bad Gateway" in caplog.text
+
+
+async def test_one_question_a_round_to_each_server(world: World) -> None:
+    for number in range(10):
+        await accept(world, f"p{number}")
+    world.states.queued["duty-0"] = {f"p{number}" for number in range(10)}
+    await world.settling.settle()
+    await world.settling.settle()
+    assert world.states.asked == ["duty-0"]
+
+
+async def test_prompts_on_a_pod_that_is_gone_are_lost(world: World) -> None:
+    pod = await world.ready()
+    [prompt] = world.prompts(ALICE, is_done=False)
+    world.signals.send(ALICE, Event.VANISHED, "gone")
+    await world.until(State.SHARED)
+    await world.settling.settle()
+    await world.settling.settle()
+    assert outcome(world, prompt) is Outcome.LOST
+    assert world.book.unfinished(backend_id=pod.name) == []
+
+
+async def test_prompts_of_nobody_in_particular_are_settled_on_their_own_server(clock: FakeClock) -> None:
+    world = World(clock, duties=3)
+    await accept(world, "p1", user=None, backend_id="duty-2")
+    world.states.endings["p1"] = Outcome.DONE
+    await world.settling.settle()
+    await world.settling.settle()
+    assert world.states.asked == ["duty-2"]
+    assert outcome(world, "p1") is Outcome.DONE
+
+
+async def test_a_prompt_whose_user_went_to_another_server_is_settled_where_it_is(clock: FakeClock) -> None:
+    world = World(clock, duties=2)
+    assert world.pool.choose(ALICE).id == "duty-0"
+    await accept(world, "p1", backend_id="duty-1")
+    world.states.queued["duty-1"] = {"p1"}
+    for _ in range(3):
+        await world.settling.settle()
+    assert outcome(world, "p1") is Outcome.ACCEPTED
+
+
+async def test_settling_goes_on_after_a_round_that_failed(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    def break_once(_record: PromptRecord) -> None:
+        stop()
+        raise KeyError("a bug of a watcher")
+
+    await accept(world, "p1")
+    await accept(world, "p2")
+    stop = world.book.watch(break_once)
+    world.tasks.start(world.settling.run(), name="settling")
+    await world.clock.advance(61)
+    assert "settling failed once" in caplog.text
+    assert world.book.unfinished() == []
