@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from typing import Final
+from urllib.parse import urlsplit
 
 from mitmproxy import http
 
@@ -25,6 +26,19 @@ HOP_BY_HOP: Final = frozenset(
     }
 )
 """RFC 9110, 7.6.1, less Transfer-Encoding and Trailer, which mitmproxy itself frames by."""
+NEVER_OF_ONE_HOP: Final = frozenset(
+    {
+        "host",
+        "content-length",
+        "transfer-encoding",
+        "cookie",
+        "origin",
+        "x-forwarded-for",
+        "x-forwarded-proto",
+        "x-forwarded-host",
+    }
+)
+"""A client cannot have these removed by naming them in Connection: routing, framing or the server depends on them."""
 
 
 def to_backend(flow: http.HTTPFlow, backend: Backend) -> None:
@@ -98,8 +112,8 @@ def clean_response(flow: http.HTTPFlow) -> None:
         headers["Connection"] = "close"
     location = headers.get("location")
     own = flow.metadata.get(edge.LOCATION)
-    if location is not None and own and location.startswith(own):
-        headers["Location"] = location.removeprefix(own) or "/"
+    if location is not None and own:
+        headers["Location"] = _as_clients_see(location, own)
 
 
 def _aim(request: http.Request, upstream: Upstream) -> None:
@@ -118,8 +132,9 @@ def _clean_request(request: http.Request) -> None:
     for name in {name.lower() for name in headers}:
         if name.startswith((site_contract.PREFIX, GATEWAY_PREFIX)):
             del headers[name]
-    if (cookies := headers.get("cookie")) is not None:
-        rest = without_identity_cookie(cookies)
+    if cookies := headers.get_all("cookie"):
+        # Several are one list (RFC 6265, 5.4); mitmproxy would join them with commas.
+        rest = without_identity_cookie("; ".join(cookies))
         if rest:
             headers["Cookie"] = rest
         else:
@@ -128,6 +143,13 @@ def _clean_request(request: http.Request) -> None:
 
 def _named_in_connection(headers: http.Headers) -> set[str]:
     listed = headers.get("connection", "")
-    # A client cannot use the Connection header to have a header removed that routing or framing depends on.
-    kept = {"host", "content-length", "transfer-encoding", "cookie", "origin"}
-    return {name.strip().lower() for name in listed.split(",") if name.strip()} - kept
+    return {name.strip().lower() for name in listed.split(",") if name.strip()} - NEVER_OF_ONE_HOP
+
+
+def _as_clients_see(location: str, own: str) -> str:
+    """A redirect to the server itself, with or without its address, as a path of ours; any other as it came."""
+    for base in (own, urlsplit(own).path):
+        rest = location.removeprefix(base)
+        if base and rest != location and rest[:1] in {"", "/", "?", "#"}:
+            return "/" + rest.lstrip("/")  # two slashes would name another host
+    return location
