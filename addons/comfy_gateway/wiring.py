@@ -156,7 +156,7 @@ class Gateway:
 
         prober = HttpProber(http, settings.health.path, settings.health.timeout_s)
         pool = DutyPool(duty_backends(settings), prober, clock)
-        routes = Routes(pool.home, pool.choose)
+        routes = Routes(pool.home, pool.choose, pool.backends)
         pool.on_move(routes.duty_changed)
         book = PromptBook()
         activity = Activity(clock)
@@ -204,6 +204,7 @@ class Gateway:
         )
         relay = Relay(routes=routes, book=book, keys=keys, clock=clock)
         self._open.push_async_callback(relay.aclose)
+        meters.watch_values("comfy_gateway_relay", "The relay's", relay.stats)
         told = ToldFiles(clock)
         site_key = secrets.token_urlsafe(32)
         site = SiteServer(

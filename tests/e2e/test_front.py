@@ -307,3 +307,16 @@ async def test_socket_frames_are_not_kept_by_mitmproxy(
             assert events.seen[0]["data"]["sid"] == "tab"
             await eventually(lambda: len(duty.sim.accepted) == 1, "one prompt")
             assert duty.sim.accepted[0]["client_id"] not in {"tab", None}
+
+
+async def test_metrics_tell_prompts_sockets_and_no_names(
+    duty: Duty, start_gateway: StartGateway, http: aiohttp.ClientSession
+) -> None:
+    async with start_gateway(DUTY_POD_URL=duty.url) as gateway:
+        alice = Person(http, gateway.url, client_id="tab")
+        async with alice.socket():
+            assert (await alice.prompt()).status == 200
+            text = await (await alice.get("/gateway/metrics")).text()
+    assert 'comfy_gateway_prompts_accepted_total{source="duty"} 1.0' in text
+    assert "comfy_gateway_relay_client_sockets 1.0" in text
+    assert "alice" not in text

@@ -1,12 +1,17 @@
 """The gateway's own counters. Labels are made in advance and never hold a user's name."""
 
+from dataclasses import fields
 from functools import partial
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from comfy_gateway.core.session import COUNTED, Event, Session, State
 from comfy_gateway.core.upstream import Source
 from comfy_gateway.service.sessions import Sessions
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 def _count(sessions: Sessions, state: State) -> float:
@@ -46,6 +51,14 @@ class Meters:
         sessions.watch(self._transition)
         for state in COUNTED | {State.COOLING}:
             self._sessions.labels(state).set_function(partial(_count, sessions, state))
+
+    def watch_values(self, prefix: str, whose: str, holder: "DataclassInstance") -> None:
+        """Show each number of a dataclass as it is at the moment of asking: ``<prefix>_<field>``."""
+        for field in fields(holder):
+            gauge = Gauge(
+                f"{prefix}_{field.name}", f"{whose} {field.name.replace('_', ' ')}", registry=self.registry
+            )
+            gauge.set_function(partial(getattr, holder, field.name))
 
     def prompt_accepted(self, source: Source) -> None:
         """A server accepted a prompt."""
