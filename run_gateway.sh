@@ -36,14 +36,20 @@ usage: ./run_gateway.sh web [arguments for mitmweb]
 The gateway with mitmweb: every flow can be looked at in a browser. mitmweb prints its address (port 8081).
 TEXT
         demo) cat <<'TEXT' ;;
-usage: ./run_gateway.sh demo [arguments]
+usage: ./run_gateway.sh demo [--script] [--port PORT]
 
-The gateway with a simulated ComfyUI and a simulated RunPod. Nothing to configure, nothing is bought.
+The gateway with a simulated ComfyUI and a simulated RunPod. Nothing to configure, nothing is bought. It prints three
+lines to copy, which take a user through burst, move and reaping in under a minute, and tells what happens.
+
+  --script   do the three steps by itself, then end: exit code 0 when they worked
+  --port     where the gateway listens; PORT says it too, otherwise 8000
 TEXT
         doctor) cat <<'TEXT' ;;
-usage: ./run_gateway.sh doctor [arguments]
+usage: ./run_gateway.sh doctor [--json]
 
 Looks at Python, dependencies, settings, the shared ComfyUI and RunPod: one line each. Exit code 1 when something is wrong.
+
+  --json   the same as one JSON object a line
 TEXT
         test) cat <<'TEXT' ;;
 usage: ./run_gateway.sh test [--long] [--audit] [paths] [arguments for pytest]
