@@ -5,7 +5,6 @@ from enum import StrEnum
 from typing import Final
 from urllib.parse import urlsplit
 
-
 POD_TOKEN_HEADER: Final = "X-Comfy-Gateway-Token"  # noqa: S105 - the header's name, not a token
 """What the front door of a pod asks for. The gateway sends it to that pod and to nobody else."""
 
