@@ -82,6 +82,7 @@ class RouterHook:
         flow.metadata[edge.READY] = is_ready
         headers["X-Comfy-Session-Ready"] = "1" if is_ready else "0"
         headers["X-Comfy-Session-Source"] = flow.metadata.get(edge.SOURCE, "gateway")
+        headers.pop("X-Comfy-Session-User", None)
         if user is not None:
             headers["X-Comfy-Session-User"] = user.name
         remember = flow.metadata.get(edge.REMEMBER)
