@@ -148,13 +148,19 @@ class Stand:
 
     async def arrive(self, flow: http.HTTPFlow) -> http.HTTPFlow:
         """The request's head, then its body. mitmproxy does the second also where a hook has answered."""
-        body = flow.request.raw_content
-        flow.request.data.content = None
-        await self.trigger(events.HttpRequestHeadersHook(flow))
-        if not flow.request.stream:
-            flow.request.data.content = body
-        await self.trigger(events.HttpRequestHook(flow))
+        await self.body(flow, await self.head(flow))
         return flow
+
+    async def head(self, flow: http.HTTPFlow) -> bytes | None:
+        """The request's head alone; returns the body that is to follow."""
+        body, flow.request.data.content = flow.request.data.content, None
+        await self.trigger(events.HttpRequestHeadersHook(flow))
+        return body
+
+    async def body(self, flow: http.HTTPFlow, body: bytes | None) -> None:
+        """The end of the request; a body that streams is not there to be read."""
+        flow.request.data.content = None if flow.request.stream else body
+        await self.trigger(events.HttpRequestHook(flow))
 
     async def answer(self, flow: http.HTTPFlow, response: http.Response | None = None) -> http.HTTPFlow:
         """The server's answer, or the one that a hook has set: that is whole from the start and never streams."""

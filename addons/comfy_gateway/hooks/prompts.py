@@ -81,14 +81,19 @@ class PromptsHook:
 
     async def _send(self, flow: http.HTTPFlow, gateway: Edge, body: PromptBody, user: UserId | None) -> None:
         sid = body.client_id or ""
+        try:
+            content = body.with_client_id(upstream_sid(gateway.keys, user, sid))
+        except ValueError as error:
+            answer_here(flow, bad_prompt(str(error)))
+            return
         backend = gateway.routes.current(user)
         if sid:
             # Its first events must not come before its socket on that server is open. A socket that cannot be
             # opened in time does not hold the prompt back: the relay makes up the ending.
             await gateway.relay.is_listening(user, sid, timeout_s=SOCKET_WAIT_S)
             backend = gateway.routes.current(user)  # the route may have moved meanwhile
-        flow.request.raw_content = body.with_client_id(upstream_sid(gateway.keys, user, sid))
-        flow.request.headers["Content-Length"] = str(len(flow.request.raw_content))
+        flow.request.raw_content = content
+        flow.request.headers["Content-Length"] = str(len(content))
         flow.metadata[edge.CLIENT_ID] = sid
         flow.metadata[edge.PROMPT] = True
         forward.announce(flow, is_https=gateway.is_public_https)
