@@ -82,7 +82,7 @@ async def test_the_request_authenticates_and_renews_the_lease(session: aiohttp.C
         (web.json_response({}), "gpus"),
         (web.json_response(message(gpus=[{"utilization_percent": "busy"}])), "utilization_percent"),
         (web.json_response(message(comfyui={"queue_running": -1})), "queue_running"),
-        (web.json_response(message(comfyui="off")), "queue_running"),
+        (web.json_response(message(comfyui="off")), "comfyui"),
         (web.json_response(message(padding="x" * 10_000)), "10000 bytes"),
     ],
 )

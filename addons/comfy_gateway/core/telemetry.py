@@ -29,41 +29,37 @@ def parse_sample(message: Any) -> Sample:
     if not isinstance(message, Mapping):
         raise ValueError("telemetry is no JSON object")
     gpus = message.get("gpus")
-    if not isinstance(gpus, list):
-        raise ValueError("telemetry field 'gpus' is no list")
-    readings = [_number(gpu, "utilization_percent") for gpu in gpus]
+    if not isinstance(gpus, list) or not all(isinstance(gpu, Mapping) for gpu in gpus):
+        raise ValueError("telemetry field 'gpus' is no list of objects")
+    readings = [_percentage(gpu, "utilization_percent") for gpu in gpus]
     known = [reading for reading in readings if reading is not None]
     comfyui = message.get("comfyui")
     running = pending = None
     if comfyui is not None:
+        if not isinstance(comfyui, Mapping):
+            raise ValueError("telemetry field 'comfyui' is no object")
         running = _count(comfyui, "queue_running")
         pending = _count(comfyui, "queue_pending")
     sync = message.get("model_sync")
     return Sample(
-        utilization_percent=max(known)
-        if known and len(known) == len(readings)
-        else None,
+        utilization_percent=max(known) if known and len(known) == len(readings) else None,
         queue_running=running,
         queue_pending=pending,
         is_syncing_models=isinstance(sync, Mapping) and sync.get("state") == "running",
     )
 
 
-def _number(holder: Any, name: str) -> float | None:
-    value = holder.get(name) if isinstance(holder, Mapping) else holder
+def _percentage(holder: Mapping[str, Any], name: str) -> float | None:
+    value = holder.get(name)
     if value is None:
         return None
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not 0 <= value <= 100
-    ):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
         raise ValueError(f"telemetry field {name!r} is no percentage")
     return float(value)
 
 
-def _count(holder: Any, name: str) -> int | None:
-    value = holder.get(name) if isinstance(holder, Mapping) else holder
+def _count(holder: Mapping[str, Any], name: str) -> int | None:
+    value = holder.get(name)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
