@@ -21,9 +21,7 @@ class Keys:
 
     def __post_init__(self) -> None:
         if len(self.master) < MASTER_SECRET_BYTES:
-            raise ValueError(
-                f"the master secret needs at least {MASTER_SECRET_BYTES} bytes"
-            )
+            raise ValueError(f"the master secret needs at least {MASTER_SECRET_BYTES} bytes")
 
     def pod_token(self, pod_name: str) -> str:
         """What the pod's front door asks for (``X-Comfy-Gateway-Token``): 64 hex digits."""
@@ -49,8 +47,7 @@ class Keys:
         return self._derive("slug", user.key)[:8]
 
     def _derive(self, purpose: str, *context: str) -> str:
-        message = b"".join(
-            len(part).to_bytes(4, "big") + part
-            for part in (text.encode() for text in (purpose, *context))
-        )
+        # A socket id is whatever a client sent, also what is no proper text.
+        parts = [text.encode(errors="surrogatepass") for text in (purpose, *context)]
+        message = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
         return hmac.new(self.master, message, hashlib.sha256).hexdigest()
