@@ -177,8 +177,8 @@ class Stand:
         return await self.answer(await self.arrive(flow), response)
 
     async def break_off(self, flow: http.HTTPFlow) -> None:
-        """The flow ends with an error."""
-        flow.error = Error("the server broke off")
+        """The flow ends with an error, if need be with the server's."""
+        flow.error = flow.error or Error("the server broke off")
         await self.trigger(events.HttpErrorHook(flow))
 
     async def trigger(self, event: mitmproxy_hooks.Hook) -> None:

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from mitmproxy import http
+from mitmproxy.flow import Error
+
 from comfy_gateway.core.classify import RouteRules
 from comfy_gateway.core.client_ids import ClientIds
 from comfy_gateway.core.cookie import IdentityCookie
@@ -64,6 +67,16 @@ class Door:
     def close(self) -> None:
         """Answer 503 from now on."""
         self.edge = None
+
+
+def is_recorded(flow: http.HTTPFlow) -> bool:
+    """Whether mitmproxy only shows us a flow again that it has read from a file.
+
+    Everything has happened then: such a flow is neither changed nor counted. mitmproxy's own addons look at
+    ``live`` too. A person who kills a flow also ends its ``live``, but that one is of now and has to be ended.
+    """
+    was_killed = flow.error is not None and flow.error.msg == Error.KILLED_MESSAGE
+    return not flow.live and not was_killed
 
 
 # Keys of ``flow.metadata``. mitmproxy copies it and writes it into recorded flows: plain types only, no secrets.

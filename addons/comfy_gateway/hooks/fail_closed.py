@@ -26,10 +26,12 @@ def _refuse(flow: http.HTTPFlow, hook: str) -> None:
 def fail_closed(
     hook: Callable[[Any, http.HTTPFlow], None],
 ) -> Callable[[Any, http.HTTPFlow], None]:
-    """Wrap a synchronous hook that decides about a flow."""
+    """Wrap a synchronous hook that decides about a flow. It is not called for a recorded one."""
 
     @functools.wraps(hook)
     def guarded(self: Any, flow: http.HTTPFlow) -> None:
+        if edge.is_recorded(flow):
+            return
         try:
             hook(self, flow)
         except Exception:  # noqa: BLE001 - whatever it was, the request must not go on to a default upstream
@@ -45,6 +47,8 @@ def fail_closed_async(
 
     @functools.wraps(hook)
     async def guarded(self: Any, flow: http.HTTPFlow) -> None:
+        if edge.is_recorded(flow):
+            return
         try:
             await hook(self, flow)
         except Exception:  # noqa: BLE001 - as above

@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 from mitmproxy import http
 
+from comfy_gateway.hooks import edge
+
 
 class FramesHook:
     """Keeps the last frame alone, or the last ``keep_bytes`` where people look."""
@@ -16,6 +18,8 @@ class FramesHook:
 
     def websocket_message(self, flow: http.HTTPFlow) -> None:
         """Called with each frame; the newest one must stay, for mitmproxy itself and later addons read it."""
+        if edge.is_recorded(flow):
+            return
         assert flow.websocket is not None
         messages = flow.websocket.messages
         keep_bytes = self._keep_bytes()

@@ -19,6 +19,8 @@ class InspectHook:
         self._comment(flow)
 
     def _comment(self, flow: http.HTTPFlow) -> None:
+        if edge.is_recorded(flow):
+            return
         user = flow.metadata.get(edge.USER, "nobody")
         where = flow.metadata.get(edge.BACKEND) or flow.metadata.get(edge.SOURCE, "gateway")
         flow.comment = f"{user} -> {where}"

@@ -104,7 +104,9 @@ class PromptsHook:
     def response(self, flow: http.HTTPFlow) -> None:
         """Note an accepted prompt. A refused one, whatever its reason, counts for nothing."""
         gateway = self._door.edge
-        if gateway is None or not flow.metadata.get(edge.PROMPT) or flow.response is None:
+        if edge.is_recorded(flow) or gateway is None or flow.response is None:
+            return
+        if not flow.metadata.get(edge.PROMPT):
             return
         prompt_id = accepted_prompt_id(flow.response.status_code, flow.response.raw_content or b"")
         if prompt_id is None:

@@ -73,6 +73,8 @@ class RouterHook:
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Session headers, cookie, and whether the body streams."""
+        if edge.is_recorded(flow):
+            return
         gateway = self._door.edge
         assert flow.response is not None
         forward.clean_response(flow)
@@ -105,6 +107,8 @@ class RouterHook:
         self._end(flow)
 
     def _end(self, flow: http.HTTPFlow) -> None:
+        if edge.is_recorded(flow):
+            return
         backend_id = flow.metadata.pop(edge.TRANSFER, None)
         if backend_id is not None and self._door.edge is not None:
             self._door.edge.activity.end(backend_id)
