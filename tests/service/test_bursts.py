@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from comfy_gateway.core.admission import Caps
-from comfy_gateway.core.session import State
+from comfy_gateway.core.session import Event, State
 from comfy_gateway.core.users import IdKind, UserId
 from tests.fakes.clock import FakeClock
 from tests.service.world import ALICE, BOB, World, with_rules
@@ -40,6 +40,18 @@ async def test_five_in_exactly_the_window_are_a_burst(world: World) -> None:
     for _ in range(4):
         world.prompts(ALICE)
         await world.clock.advance(15)
+    world.prompts(ALICE)
+    assert world.state() is not State.SHARED
+
+
+async def test_prompts_that_were_answered_with_a_pod_do_not_earn_the_next_one(world: World) -> None:
+    world.prompts(ALICE, 40)
+    await world.until(State.READY)
+    world.prompts(ALICE, 10)
+    world.sessions.apply(ALICE, Event.VANISHED, "as a test wants it")
+    world.sessions.apply(ALICE, Event.ENDED, "as a test wants it")
+    world.prompts(ALICE, 4)
+    assert world.state() is State.SHARED
     world.prompts(ALICE)
     assert world.state() is not State.SHARED
 
@@ -131,10 +143,9 @@ async def test_whom_it_was_told_is_bounded_too(clock: FakeClock, caplog: pytest.
 async def test_what_is_remembered_of_users_is_bounded(clock: FakeClock) -> None:
     world = World(clock, max_users=2)
     users = [UserId(IdKind.NAMED, f"user{number}") for number in range(3)]
-    world.prompts(users[0], 4)
+    world.prompts(users[0], 3)
     world.prompts(users[1], 4)
     world.prompts(users[0])  # used again, so the second is the oldest now
-    assert world.state(users[0]) is not State.SHARED
     world.prompts(users[2], 4)
     world.prompts(users[1])
     assert world.state(users[1]) is State.SHARED

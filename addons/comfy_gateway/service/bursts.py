@@ -14,6 +14,9 @@ from comfy_gateway.service.sessions import Sessions
 
 logger = logging.getLogger(__name__)
 
+EARNING = frozenset({State.SHARED, State.COOLING})
+"""States in which a prompt counts toward a pod; in the others there is one, or one is on its way."""
+
 MAX_USERS = 100_000
 
 
@@ -41,7 +44,7 @@ class Bursts:
 
     def prompt_accepted(self, user: UserId) -> None:
         """A ComfyUI server accepted a prompt of this user."""
-        if not self._rules.is_provisioning:
+        if not self._rules.is_provisioning or self._sessions.get(user).state not in EARNING:
             return
         window = self._windows.get(user)
         if window is None:
@@ -88,5 +91,7 @@ class Bursts:
                 )
             return
         self._told.discard(user)
+        # The prompts that have earned this pod do not earn the next one as well.
+        self._windows.pop(user, None)
         self._sessions.apply(user, Event.BURST, cause)
         self._begin(user)
