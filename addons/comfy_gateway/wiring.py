@@ -114,7 +114,7 @@ class Gateway:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._rules = rules_of(settings)
-        self._order = _order_of(settings) if self._rules.is_provisioning else None
+        self._order = order_of(settings) if self._rules.is_provisioning else None
         self._open = AsyncExitStack()
         self._farewell: Farewell | None = None
 
@@ -288,7 +288,7 @@ class Gateway:
         return cloud
 
 
-def _order_of(settings: Settings) -> RunPodOrder:
+def order_of(settings: Settings) -> RunPodOrder:
     """What every pod is ordered with. Raises SettingsError."""
     pod = settings.pod
     try:
