@@ -142,13 +142,13 @@ async def test_whom_it_was_told_is_bounded_too(clock: FakeClock, caplog: pytest.
 
 async def test_what_is_remembered_of_users_is_bounded(clock: FakeClock) -> None:
     world = World(clock, max_users=2)
-    users = [UserId(IdKind.NAMED, f"user{number}") for number in range(3)]
-    world.prompts(users[0], 3)
-    world.prompts(users[1], 4)
-    world.prompts(users[0])  # used again, so the second is the oldest now
-    world.prompts(users[2], 4)
-    world.prompts(users[1])
-    assert world.state(users[1]) is State.SHARED
-    world.prompts(users[2])
-    assert world.state(users[2]) is not State.SHARED
+    first, second, third = (UserId(IdKind.NAMED, name) for name in ("first", "second", "third"))
+    world.prompts(first, 3)
+    world.prompts(second, 3)
+    world.prompts(first)  # the second is the one who was not seen for longest now
+    world.prompts(third, 3)
+    world.prompts(second, 2)
+    assert world.state(second) is State.SHARED
+    world.prompts(third, 2)
+    assert world.state(third) is not State.SHARED
     await world.stop()
