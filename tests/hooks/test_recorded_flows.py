@@ -75,7 +75,7 @@ async def test_prompts_from_a_file_are_neither_booked_nor_counted_and_wait_for_n
 async def test_a_transfer_from_a_file_does_not_end_one_that_runs(stand: Stand) -> None:
     await stand.arrive(ask("/view?filename=a.png"))
     flow = ask("/view?filename=b.png")
-    flow.metadata[edge.TRANSFER] = DUTY.id
+    flow.metadata |= {edge.SETTLED: True, edge.TRANSFER: DUTY.id}
     await loaded(stand, flow, http.Response.make(200))
     assert stand.activity.in_flight(DUTY.id) == 1
 
