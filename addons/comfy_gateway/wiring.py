@@ -24,6 +24,7 @@ from comfy_gateway.core.idleness import IdleLimits
 from comfy_gateway.core.keys import Keys
 from comfy_gateway.core.podname import PodNames, new_attempt
 from comfy_gateway.core.ports import Candidate, Cloud, SessionStore
+from comfy_gateway.core.session import MAY_BILL
 from comfy_gateway.core.upstream import Backend, Source
 from comfy_gateway.hooks.deadlines import DeadlinesHook
 from comfy_gateway.hooks.edge import Door, Edge
@@ -224,7 +225,9 @@ class Gateway:
         site_address = await site.start()
         self._open.push_async_callback(site.aclose)
 
-        if rules.is_provisioning:
+        if not rules.is_provisioning:
+            await _warn_of_pods(store)
+        else:
             for session in await sessions.load():
                 life.begin(session.user)
             watch = CloudWatch(
@@ -286,6 +289,17 @@ class Gateway:
         self._open.push_async_callback(cloud.aclose)
         tasks.start(cloud.load_sdk(), name="import of the SDK")
         return cloud
+
+
+async def _warn_of_pods(store: SessionStore) -> None:
+    """Without credentials nothing can be ended, but nobody should learn that from the bill."""
+    for session in await store.load_sessions():
+        if session.pod is not None and session.state in MAY_BILL:
+            logger.warning(
+                "RunPod session %s: pod %s was bought and may still cost money, but RUNPOD_API_KEY is not set",
+                session.user.key,
+                session.pod.name,
+            )
 
 
 def order_of(settings: Settings) -> RunPodOrder:

@@ -309,6 +309,21 @@ async def test_socket_frames_are_not_kept_by_mitmproxy(
             assert duty.sim.accepted[0]["client_id"] not in {"tab", None}
 
 
+async def test_nobody_can_put_a_prompt_under_the_id_of_somebody_elses(
+    duty: Duty, start_gateway: StartGateway, http: aiohttp.ClientSession
+) -> None:
+    async with start_gateway(DUTY_POD_URL=duty.url) as gateway:
+        prompt_id = "0b5c9f7e-7a3e-4a58-9d5c-0c7d3f5f2a11"
+        statuses = []
+        for name in ("alice", "mallory", "alice"):
+            body = {"prompt": picture(len(statuses)), "prompt_id": prompt_id}
+            headers = {"X-Comfy-User": name}
+            async with http.post(f"{gateway.url}/prompt", json=body, headers=headers) as answer:
+                statuses.append(answer.status)
+        assert statuses == [200, 409, 200]
+        assert len(duty.sim.accepted) == 2
+
+
 async def test_metrics_tell_prompts_sockets_and_no_names(
     duty: Duty, start_gateway: StartGateway, http: aiohttp.ClientSession
 ) -> None:

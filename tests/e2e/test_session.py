@@ -124,6 +124,9 @@ async def test_a_restart_finds_the_pod_again_and_buys_no_second_one(
         assert await gateway.stop() == 0
         [farewell] = gateway.lines_with("lives on at")
         assert "$0.69 an hour" in farewell
+    async with start_gateway(**cloud.settings(duty, RUNPOD_API_KEY="")) as gateway:
+        assert not await Person(http, gateway.url).is_ready()
+        assert len(gateway.lines_with("may still cost money, but RUNPOD_API_KEY is not set")) == 1
     async with start_gateway(**cloud.settings(duty)) as gateway:
         alice = Person(http, gateway.url)
         await eventually(alice.is_ready, "alice is on her pod again")

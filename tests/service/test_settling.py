@@ -47,11 +47,11 @@ async def test_a_queued_prompt_stays_open(world: World) -> None:
     assert outcome(world, "p1") is Outcome.ACCEPTED
 
 
-async def test_a_prompt_that_the_server_has_forgotten_is_lost(world: World) -> None:
+async def test_a_prompt_that_was_taken_out_of_the_queue_is_interrupted(world: World) -> None:
     await accept(world, "p1")
     await world.settling.settle()
     await world.settling.settle()
-    assert outcome(world, "p1") is Outcome.LOST
+    assert outcome(world, "p1") is Outcome.INTERRUPTED
 
 
 async def test_a_server_that_does_not_answer_says_nothing(

@@ -11,9 +11,7 @@ class Caps:
     budget_hourly_usd: float
 
 
-def refusal(
-    *, active_sessions: int, committed_usd: float, price_usd: float, caps: Caps
-) -> str | None:
+def refusal(*, active_sessions: int, committed_usd: float, price_usd: float, caps: Caps) -> str | None:
     """Why a pod may not be bought, or None when it may.
 
     ``active_sessions`` and ``committed_usd`` (per hour) are those of the others; ``price_usd`` is the new pod's.

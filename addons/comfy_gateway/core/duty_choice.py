@@ -3,9 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 
-def pick(
-    order: Sequence[str], load: Mapping[str, int | None], stuck_to: str | None
-) -> str:
+def pick(order: Sequence[str], load: Mapping[str, int | None], stuck_to: str | None) -> str:
     """The id of the server for one user.
 
     ``order`` lists all servers, home first (at least one); ``load`` says how many prompts each healthy one has and
@@ -17,9 +15,7 @@ def pick(
     if stays is not None and load.get(stays) is not None:
         return stays
     healthy = [
-        (queue, position, id_)
-        for position, id_ in enumerate(order)
-        if (queue := load.get(id_)) is not None
+        (queue, position, id_) for position, id_ in enumerate(order) if (queue := load.get(id_)) is not None
     ]
     if healthy:
         return min(healthy)[2]

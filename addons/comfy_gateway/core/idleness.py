@@ -37,17 +37,10 @@ class IdleWindow:
 
     def observe(self, sample: Sample | None, now_s: float) -> None:
         """Take in one poll; None and a sample that lacks a reading end the quiet run."""
-        if (
-            sample is None
-            or sample.utilization_percent is None
-            or sample.is_queue_empty is None
-        ):
+        if sample is None or sample.utilization_percent is None or sample.is_queue_empty is None:
             self.quiet_since_s = None
             return
-        had_gap = (
-            self.last_usable_s is None
-            or now_s - self.last_usable_s > self._limits.max_gap_s
-        )
+        had_gap = self.last_usable_s is None or now_s - self.last_usable_s > self._limits.max_gap_s
         self.last_usable_s = now_s
         is_quiet = (
             sample.utilization_percent <= self._limits.gpu_threshold_percent
@@ -90,19 +83,13 @@ def judge(window: IdleWindow, use: PodUse, limits: IdleLimits, now_s: float) -> 
     if use.queue_remaining:
         return Verdict(False, f"{use.queue_remaining} prompts in ComfyUI's queue")
     heard_s = window.last_usable_s
-    if (
-        window.quiet_since_s is not None
-        and heard_s is not None
-        and now_s - heard_s <= limits.max_gap_s
-    ):
+    if window.quiet_since_s is not None and heard_s is not None and now_s - heard_s <= limits.max_gap_s:
         # A prompt that came and went between two samples is activity all the same.
         quiet_s = now_s - max(window.quiet_since_s, use.last_activity_s)
         if quiet_s >= limits.idle_s:
             return Verdict(True, f"idle for {quiet_s:.0f} s")
         return Verdict(False, f"idle for {quiet_s:.0f} of {limits.idle_s:.0f} s")
-    silent_s = now_s - max(
-        use.ready_since_s if heard_s is None else heard_s, use.last_activity_s
-    )
+    silent_s = now_s - max(use.ready_since_s if heard_s is None else heard_s, use.last_activity_s)
     if silent_s >= limits.silence_timeout_s:
         return Verdict(True, f"no telemetry and no work for {silent_s:.0f} s")
     return Verdict(False, "busy" if heard_s is not None else "no telemetry yet")

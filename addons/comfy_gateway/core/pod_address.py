@@ -19,15 +19,9 @@ class PodAddresses:
 
     def upstream(self, pod_id: str) -> Upstream:
         """The pod's ComfyUI. Raises ValueError where the template makes no usable address."""
-        return Upstream.parse(
-            self.proxy_template.format(pod_id=pod_id, port=self.proxy_port)
-        )
+        return Upstream.parse(self.proxy_template.format(pod_id=pod_id, port=self.proxy_port))
 
     def agent_url(self, pod_id: str) -> str:
         """Full address of the agent's telemetry."""
         url = self.telemetry_template.format(pod_id=pod_id, port=self.telemetry_port)
-        return (
-            url
-            if urlsplit(url).path.strip("/")
-            else url.rstrip("/") + self.telemetry_path
-        )
+        return url if urlsplit(url).path.strip("/") else url.rstrip("/") + self.telemetry_path

@@ -113,9 +113,7 @@ class SessionStore(Protocol):
         """
         ...
 
-    async def record_pod_end(
-        self, user: UserId, pod_name: str, *, cause: str, at: datetime
-    ) -> None:
+    async def record_pod_end(self, user: UserId, pod_name: str, *, cause: str, at: datetime) -> None:
         """Close the row of this pod in the history of pods."""
         ...
 

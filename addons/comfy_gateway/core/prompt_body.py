@@ -40,7 +40,7 @@ class PromptBody:
         if not is_plain:
             document = _loads_as_comfyui_does(raw)
         if not isinstance(document, dict):
-            raise ValueError("The body must be a JSON object.")  # noqa: TRY004 - one type for one 400
+            raise ValueError("The body must be a JSON object.")
         return cls(document, is_plain)
 
     @property

@@ -27,11 +27,7 @@ def outcome_of_history(entry: Any) -> Outcome:
     if not isinstance(status, Mapping) or status.get("status_str") == "success":
         return Outcome.DONE
     messages = status.get("messages")
-    kinds = (
-        [message[0] for message in messages if message]
-        if isinstance(messages, list)
-        else []
-    )
+    kinds = [message[0] for message in messages if message] if isinstance(messages, list) else []
     return Outcome.INTERRUPTED if "execution_interrupted" in kinds else Outcome.ERROR
 
 

@@ -77,6 +77,14 @@ UNKNOWN_PAGE: Final = Refusal(404, "not_found", "The gateway has no such page.")
 NOT_FROM_HERE: Final = Refusal(403, "forbidden", "This address is for the gateway itself.")
 
 
+PROMPT_ID_TAKEN: Final = Refusal(
+    409,
+    "prompt_id_taken",
+    "This prompt_id belongs to a prompt of somebody else.",
+    "Leave prompt_id out, or choose a UUID.",
+)
+
+
 def bad_path(why: str) -> Refusal:
     """A path that two servers on the way could read differently."""
     return Refusal(400, "bad_path", "The path cannot be used.", why)

@@ -8,9 +8,7 @@ from comfy_gateway.core.upstream import Backend
 AT_HOME: Final = frozenset({RequestClass.HOME, RequestClass.INTERFACE})
 """Always the first duty server: there is one copy of everybody's files and one front-end version."""
 
-IS_TRANSFER: Final = frozenset(
-    {RequestClass.PROMPT, RequestClass.RESULTS, RequestClass.INPUTS}
-)
+IS_TRANSFER: Final = frozenset({RequestClass.PROMPT, RequestClass.RESULTS, RequestClass.INPUTS})
 """Requests that are work while they are in flight; polling and pages are not."""
 
 

@@ -156,9 +156,7 @@ class Session:
         return self.state in ROUTED
 
 
-def advance(
-    session: Session, event: Event, now: datetime, *, pod: Pod | None = None
-) -> Session:
+def advance(session: Session, event: Event, now: datetime, *, pod: Pod | None = None) -> Session:
     """The session after an event, with the pod replaced where one is given.
 
     ``SHARED`` and ``COOLING`` have no pod. Raises IllegalTransition where the table has no row.
@@ -166,10 +164,6 @@ def advance(
     try:
         state = TRANSITIONS[session.state, event]
     except KeyError:
-        raise IllegalTransition(
-            f"{event} does not happen to a session that is {session.state}"
-        ) from None
+        raise IllegalTransition(f"{event} does not happen to a session that is {session.state}") from None
     keeps_pod = state in COUNTED
-    return replace(
-        session, state=state, since=now, pod=(pod or session.pod) if keeps_pod else None
-    )
+    return replace(session, state=state, since=now, pod=(pod or session.pod) if keeps_pod else None)

@@ -47,9 +47,4 @@ class UserId:
 
 def is_valid_name(name: str) -> bool:
     """Whether a name has 1 to 128 characters, all of them printable ASCII, none a space at an end."""
-    return (
-        0 < len(name) <= MAX_NAME_LENGTH
-        and name.isascii()
-        and name.isprintable()
-        and name == name.strip()
-    )
+    return 0 < len(name) <= MAX_NAME_LENGTH and name.isascii() and name.isprintable() and name == name.strip()

@@ -17,9 +17,7 @@ class PromptWindow:
     def add(self, now_s: float) -> bool:
         """Note one accepted prompt at a monotonic time; True when it completes a burst."""
         self._times.append(now_s)
-        return (
-            len(self._times) >= self._count and now_s - self._times[0] <= self._window_s
-        )
+        return len(self._times) >= self._count and now_s - self._times[0] <= self._window_s
 
     def count_at(self, now_s: float) -> int:
         """Prompts that still lie within the window."""

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from mitmproxy import addonmanager, ctx
+from mitmproxy import addonmanager, ctx, optmanager
 from mitmproxy.proxy import mode_specs
 
 from comfy_gateway.core.errors import GatewayError
@@ -42,6 +42,7 @@ class LifecycleHook:
         port: int,
         start: Callable[[], Awaitable[Edge]],
         stop: Callable[[], Awaitable[None]],
+        end_within_s: float = END_WITHIN_S,
     ) -> None:
         self._door = door
         self._pages = pages
@@ -49,12 +50,12 @@ class LifecycleHook:
         self._port = port
         self._start = start
         self._stop = stop
+        self._end_within_s = end_within_s
 
     def load(self, _loader: addonmanager.Loader) -> None:
         """mitmproxy has read its command line; nothing listens yet."""
         self._pages.install()
-        given = {name for name in OPTIONS if ctx.options.has_changed(name)}
-        ctx.options.update(**{name: value for name, value in OPTIONS.items() if name not in given})
+        ctx.options.update(**{name: value for name, value in OPTIONS.items() if not _is_given(name)})
         # One line for every connection of every browser would bury ours.
         logging.getLogger("mitmproxy.proxy").setLevel(logging.WARNING)
 
@@ -99,11 +100,16 @@ class LifecycleHook:
         """mitmproxy ends."""
         self._door.close()
         try:
-            async with asyncio.timeout(END_WITHIN_S):
+            async with asyncio.timeout(self._end_within_s):
                 await self._stop()
         except TimeoutError:
-            logger.warning("The gateway did not end cleanly within %.0f s", END_WITHIN_S)
+            logger.warning("The gateway did not end cleanly within %.0f s", self._end_within_s)
         self._pages.uninstall()
+
+
+def _is_given(option: str) -> bool:
+    # has_changed() does not tell: what people may give instead of ours is mitmproxy's own default.
+    return ctx.options._options[option].value is not optmanager.unset  # noqa: SLF001 - the version is pinned
 
 
 def _bracketed(host: str) -> str:

@@ -7,6 +7,7 @@ from comfy_gateway.core.prompt_body import PromptBody, accepted_prompt_id
 from comfy_gateway.core.prompts import PromptRecord
 from comfy_gateway.core.refusals import (
     MAX_PROMPT_BYTES,
+    PROMPT_ID_TAKEN,
     PROMPT_TOO_LARGE,
     PROMPT_WITHOUT_LENGTH,
     Refusal,
@@ -77,6 +78,11 @@ class PromptsHook:
             answer_here(flow, missing_identity(gateway))
             return
         note(flow, found)
+        known = gateway.book.find(body.prompt_id) if body.prompt_id is not None else None
+        if known is not None and known.user_key != (found.user.key if found.user else None):
+            # The prompt's id is the key to its results; nobody may put another prompt under it.
+            answer_here(flow, PROMPT_ID_TAKEN)
+            return
         await self._send(flow, gateway, body, found.user)
 
     async def _send(self, flow: http.HTTPFlow, gateway: Edge, body: PromptBody, user: UserId | None) -> None:

@@ -239,10 +239,8 @@ class Life:
             )
             if verdict.is_over:
                 # Ask ComfyUI itself, then judge again with what has come in meanwhile.
-                health = await self._prober.probe(
-                    self.backend(pod).upstream, token=self._keys.pod_token(pod.name)
-                )
-                use = self._use(session.user, pod, ready_since_s, health.queue_remaining)
+                queue_remaining = await self._queue_remaining(pod)
+                use = self._use(session.user, pod, ready_since_s, queue_remaining)
                 verdict = judge(window, use, self._rules.idle, now_s)
                 if self._obey(session.user):
                     return
@@ -266,7 +264,7 @@ class Life:
         while not self._obey(session.user):
             prompts = len(self._book.unfinished(user=session.user, backend_id=pod.name))
             transfers = self._activity.in_flight(pod.name)
-            if not prompts and not transfers:
+            if not prompts and not transfers and not await self._queue_remaining(pod):
                 self._move(session.user, Event.DRAINED, "nothing runs there any more")
                 return
             if self._clock.monotonic() >= deadline_s:
@@ -274,6 +272,11 @@ class Life:
                 self._move(session.user, Event.DRAINED, cause)
                 return
             await self._signals.pause(session.user, 1.0)
+
+    async def _queue_remaining(self, pod: Pod) -> int | None:
+        """What ComfyUI in the pod says itself; after a restart of the gateway nobody else knows."""
+        health = await self._prober.probe(self.backend(pod).upstream, token=self._keys.pod_token(pod.name))
+        return health.queue_remaining
 
     async def _terminate(self, session: Session, pod: Pod) -> None:
         assert pod.pod_id is not None

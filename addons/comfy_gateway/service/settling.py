@@ -67,8 +67,9 @@ class Settling:
             for record in records:
                 if record.prompt_id not in queued:
                     outcome = await self._states.ending(backend, record.prompt_id)
-                    # Neither queued nor in the history: the server has forgotten it.
-                    self._book.end(record.prompt_id, outcome or Outcome.LOST)
+                    # Neither queued nor in the history: somebody took it out of the queue. A server that restarted
+                    # and forgot it cut its sockets, and the relay has told the page so.
+                    self._book.end(record.prompt_id, outcome or Outcome.INTERRUPTED)
         except BackendUnavailable as error:
             logger.info("prompts on %s stay open: %s", backend.id, error)
 

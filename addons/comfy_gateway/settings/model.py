@@ -182,7 +182,8 @@ class RunPod(Group):
         Var("RUNPOD_POD_NAME_TAG", "words of a-z and 0-9 joined by single hyphens"),
         BeforeValidator(parse.pod_name_tag),
     ] = "comfy-gw"
-    """Pods are named <tag>-<user>-<attempt>; pods of another shape or tag are never touched."""
+    """Pods are named <tag>-<user>-<attempt>; pods of another shape or tag are never touched. Change it only while
+    no pod lives: the old ones would be nobody's."""
     terminate_on_exit: Annotated[Flag, Var("RUNPOD_TERMINATE_ON_EXIT")] = False
     """End our pods when the gateway ends; otherwise they live on and are found again."""
 

@@ -269,7 +269,7 @@ def extra_payload(value: Any) -> Mapping[str, Any]:
         except orjson.JSONDecodeError as error:
             raise ValueError(f"a JSON object; this is no JSON at character {error.pos}") from None
     if not isinstance(payload, Mapping):
-        raise ValueError('a JSON object such as {"min_memory_in_gb": 32}')  # noqa: TRY004 - as pydantic wants
+        raise ValueError('a JSON object such as {"min_memory_in_gb": 32}')
     for keyword in payload:
         if keyword in _OWNED_KEYWORDS:
             raise ValueError(f"a JSON object without {keyword!r}: {_OWNED_KEYWORDS[keyword]}")
