@@ -116,6 +116,33 @@ async def test_a_server_that_takes_no_connection_is_a_504(confdir: Path) -> None
             assert str(backend.upstream.port) not in text
 
 
+async def test_while_a_connection_is_being_made_only_its_own_deadline_counts(confdir: Path) -> None:
+    with deaf_port() as backend:
+        async with front_of(backend, confdir, connect_timeout_s=0.4, answer_timeout_s=0.05) as (stand, ask):
+            status, _, text = await ask()
+            assert status == 504
+            assert "upstream_timeout" in text
+            assert stand.pages.late == set()
+
+
+async def test_a_gateway_that_has_ended_gives_nobody_up(confdir: Path) -> None:
+    may_answer = asyncio.Event()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        await may_answer.wait()
+        writer.write(OK)
+        await writer.drain()
+
+    async with server(talk) as backend, front_of(backend, confdir, answer_timeout_s=0.2) as (stand, ask):
+        asking = asyncio.get_running_loop().create_task(ask())
+        await wait_for(lambda: stand.deadlines._timers, "the server is waited for")
+        stand.door.close()
+        await wait_for(lambda: not stand.deadlines._timers, "the deadline is over")
+        may_answer.set()
+        assert (await asking)[2] == "ok"
+
+
 async def test_a_server_that_is_down_is_a_502_without_its_address(confdir: Path) -> None:
     backend = closed_port()
     async with front_of(backend, confdir) as (_, ask):

@@ -108,6 +108,16 @@ async def test_a_prompt_without_any_id_is_refused_where_one_is_required(stand: S
     assert (flow.request.host, flow.request.port) == NOWHERE
 
 
+async def test_a_name_that_cannot_be_used_is_refused_with_the_body_at_the_latest(stand: Stand) -> None:
+    """The head is judged first; this is what is left if it ever were not."""
+    flow = prompt(BODY, headers=[("X-Comfy-User", "bob")])
+    flow.metadata[edge.CLASS] = "prompt"
+    await stand.body(flow, BODY)
+    assert flow.response is not None
+    assert flow.response.status_code == 400
+    assert flow.response.json()["error"]["type"] == "bad_user_id"
+
+
 # -- sent on
 
 NAMED: dict[str, tuple[bytes, str]] = {
