@@ -6,7 +6,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,10 +121,14 @@ async def running_gateway(
     confdir: Path,
     arguments: tuple[str, ...] = (),
     on_start: Callable[[GatewayProcess], None] | None = None,
+    command: Sequence[str] | None = None,
 ) -> AsyncIterator[GatewayProcess]:
-    """Start a gateway, wait until it is ready, and end it."""
+    """Start a gateway, wait until it is ready, and end it.
+
+    ``command`` replaces the usual command line, with ``arguments`` and ``confdir``.
+    """
     process = await asyncio.create_subprocess_exec(
-        *mitmdump(*arguments, confdir=confdir),
+        *(command or mitmdump(*arguments, confdir=confdir)),
         env=environment(settings, state_dir),
         cwd=state_dir,
         stdin=asyncio.subprocess.DEVNULL,
