@@ -355,6 +355,8 @@ def rules_of(settings: Settings) -> Rules:
         threshold_count=settings.burst.threshold_count,
         threshold_window_s=settings.burst.window_s,
         startup_timeout_s=settings.boot.timeout_s,
+        startup_most_s=settings.boot.most_s,
+        waits_for_models=settings.boot.waits_for_models,
         startup_poll_s=settings.boot.poll_s,
         telemetry_poll_s=poll_s,
         agent_wait_s=settings.boot.agent_wait_s,

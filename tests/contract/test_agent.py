@@ -42,12 +42,12 @@ async def sample_answer(session: aiohttp.ClientSession, response: web.Response) 
 
 
 async def test_a_sample_is_read_from_the_contracts_message(session: aiohttp.ClientSession) -> None:
-    assert await sample_answer(session, web.json_response(message())) == Sample(37.0, 1, 2, True)
+    assert await sample_answer(session, web.json_response(message())) == Sample(37.0, 1, 2, synced_bytes=0)
 
 
 async def test_what_the_agent_cannot_read_stays_unknown(session: aiohttp.ClientSession) -> None:
     sample = await sample_answer(session, web.json_response(message(gpus=[], comfyui=None, model_sync=None)))
-    assert sample == Sample(None, None, None, False)
+    assert sample == Sample(None, None, None)
 
 
 async def test_the_request_authenticates_and_renews_the_lease(session: aiohttp.ClientSession) -> None:

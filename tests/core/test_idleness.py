@@ -12,7 +12,7 @@ from comfy_gateway.core.idleness import IdleLimits, IdleWindow, PodUse, judge
 from comfy_gateway.core.telemetry import Sample
 
 LIMITS = IdleLimits(idle_s=600, gpu_threshold_percent=5, silence_timeout_s=900, max_gap_s=100)
-QUIET = Sample(0.0, 0, 0, False)
+QUIET = Sample(0.0, 0, 0)
 SILENT = None
 UNUSED = PodUse(
     ready_since_s=0, last_activity_s=0, prompts_in_flight=0, transfers_in_flight=0, queue_remaining=0
@@ -61,13 +61,13 @@ def test_use_keeps_a_pod_whatever_telemetry_says(use: PodUse, reason: str) -> No
     "sample",
     [
         None,
-        Sample(None, 0, 0, False),
-        Sample(0.0, None, 0, False),
-        Sample(0.0, 0, None, False),
-        Sample(5.1, 0, 0, False),
-        Sample(0.0, 1, 0, False),
-        Sample(0.0, 0, 1, False),
-        Sample(0.0, 0, 0, True),
+        Sample(None, 0, 0),
+        Sample(0.0, None, 0),
+        Sample(0.0, 0, None),
+        Sample(5.1, 0, 0),
+        Sample(0.0, 1, 0),
+        Sample(0.0, 0, 1),
+        Sample(0.0, 0, 0, synced_bytes=1),
     ],
     ids=[
         "no sample",
@@ -89,8 +89,16 @@ def test_one_sample_that_is_not_quiet_begins_the_window_anew(sample: Sample | No
     assert judge(window, UNUSED, LIMITS, 1020).is_over
 
 
+def test_a_sync_that_stands_still_does_not_keep_a_pod() -> None:
+    stuck = Sample(0.0, 0, 0, synced_bytes=5)
+    window = after([(0, stuck), (60, stuck), (120, stuck)])
+    assert window.quiet_since_s == 60
+    window.observe(Sample(0.0, 0, 0, synced_bytes=6), 180)
+    assert window.quiet_since_s is None
+
+
 def test_utilisation_at_the_threshold_is_quiet() -> None:
-    assert after([(0, Sample(5.0, 0, 0, False))]).quiet_since_s == 0
+    assert after([(0, Sample(5.0, 0, 0))]).quiet_since_s == 0
 
 
 def test_a_gap_between_samples_begins_the_window_anew() -> None:
@@ -115,8 +123,8 @@ def test_samples_that_are_too_old_prove_nothing() -> None:
         ([], replace(UNUSED, last_activity_s=100), 1000, True),
         ([(50.0, QUIET)], UNUSED, 949, False),
         ([(50.0, QUIET)], UNUSED, 950, True),
-        ([(50.0, Sample(99.0, 0, 0, False))], UNUSED, 950, True),
-        ([(850.0, Sample(99.0, 0, 0, False))], UNUSED, 1000, False),
+        ([(50.0, Sample(99.0, 0, 0))], UNUSED, 950, True),
+        ([(850.0, Sample(99.0, 0, 0))], UNUSED, 1000, False),
         ([], replace(UNUSED, queue_remaining=1), 9000, False),
         ([], replace(UNUSED, prompts_in_flight=1), 9000, False),
         ([], replace(UNUSED, transfers_in_flight=1), 9000, False),
@@ -145,7 +153,7 @@ def test_silence_ends_a_pod_after_its_bound(
 def test_the_reason_tells_silence_from_work() -> None:
     assert judge(after([]), UNUSED, LIMITS, 10).reason == "no telemetry yet"
     assert judge(after([]), UNUSED, LIMITS, 900).reason == "no telemetry and no work for 900 s"
-    assert judge(after([(10, Sample(50.0, 0, 0, False))]), UNUSED, LIMITS, 10).reason == "busy"
+    assert judge(after([(10, Sample(50.0, 0, 0))]), UNUSED, LIMITS, 10).reason == "busy"
 
 
 # -- whatever comes
@@ -158,7 +166,7 @@ READINGS = st.one_of(
         st.sampled_from([None, 0.0, 5.0, 5.5, 100.0]),
         st.sampled_from([None, 0, 1]),
         st.sampled_from([None, 0, 2]),
-        st.booleans(),
+        st.none(),
     ),
 )
 POLLS = st.lists(st.tuples(st.sampled_from([1.0, 30.0, 60.0, 99.0, 101.0, 500.0]), READINGS), max_size=40)
@@ -170,7 +178,6 @@ def is_quiet(sample: Sample | None) -> bool:
         and sample.utilization_percent is not None
         and sample.utilization_percent <= LIMITS.gpu_threshold_percent
         and sample.queue_running == sample.queue_pending == 0
-        and not sample.is_syncing_models
     )
 
 

@@ -36,25 +36,27 @@ def gpus(*readings: float | None) -> list[dict[str, float | None]]:
 
 def test_the_message_of_the_contract_is_read() -> None:
     sample = parse_sample(MESSAGE)
-    assert sample == Sample(0.0, 0, 0, is_syncing_models=False)
+    assert sample == Sample(0.0, 0, 0)
     assert sample.is_queue_empty is True
 
 
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [
-        ({"gpus": gpus(0, 40, 7)}, Sample(40.0, 0, 0, False)),
-        ({"gpus": gpus(100)}, Sample(100.0, 0, 0, False)),
-        ({"gpus": gpus(0, None)}, Sample(None, 0, 0, False)),
-        ({"gpus": [{}]}, Sample(None, 0, 0, False)),
-        ({"gpus": []}, Sample(None, 0, 0, False)),
-        ({"comfyui": None}, Sample(0.0, None, None, False)),
-        ({"comfyui": {"queue_running": 1}}, Sample(0.0, 1, None, False)),
-        ({"comfyui": {"queue_running": 2, "queue_pending": 3}}, Sample(0.0, 2, 3, False)),
-        ({"model_sync": {"state": "running"}}, Sample(0.0, 0, 0, True)),
-        ({"model_sync": {"state": "failed"}}, Sample(0.0, 0, 0, False)),
-        ({"model_sync": None}, Sample(0.0, 0, 0, False)),
-        ({"model_sync": "running"}, Sample(0.0, 0, 0, False)),
+        ({"gpus": gpus(0, 40, 7)}, Sample(40.0, 0, 0)),
+        ({"gpus": gpus(100)}, Sample(100.0, 0, 0)),
+        ({"gpus": gpus(0, None)}, Sample(None, 0, 0)),
+        ({"gpus": [{}]}, Sample(None, 0, 0)),
+        ({"gpus": []}, Sample(None, 0, 0)),
+        ({"comfyui": None}, Sample(0.0, None, None)),
+        ({"comfyui": {"queue_running": 1}}, Sample(0.0, 1, None)),
+        ({"comfyui": {"queue_running": 2, "queue_pending": 3}}, Sample(0.0, 2, 3)),
+        ({"model_sync": {"state": "running"}}, Sample(0.0, 0, 0, 0)),
+        ({"model_sync": {"state": "running", "done_bytes": 7}}, Sample(0.0, 0, 0, 7)),
+        ({"model_sync": {"state": "idle", "done_bytes": 7}}, Sample(0.0, 0, 0)),
+        ({"model_sync": {"state": "failed"}}, Sample(0.0, 0, 0)),
+        ({"model_sync": None}, Sample(0.0, 0, 0)),
+        ({"model_sync": "running"}, Sample(0.0, 0, 0)),
     ],
     ids=str,
 )
@@ -65,7 +67,7 @@ def test_the_busiest_gpu_counts_and_what_is_not_known_is_none(
 
 
 def test_fields_that_may_be_missing_are_not_known() -> None:
-    assert parse_sample({"gpus": gpus(3)}) == Sample(3.0, None, None, False)
+    assert parse_sample({"gpus": gpus(3)}) == Sample(3.0, None, None)
 
 
 @pytest.mark.parametrize(
@@ -104,4 +106,4 @@ def test_a_wrong_type_is_refused_naming_the_field(message: Any, field: str) -> N
 def test_a_queue_is_empty_only_when_both_numbers_say_so(
     running: int | None, pending: int | None, expected: bool | None
 ) -> None:
-    assert Sample(0.0, running, pending, False).is_queue_empty is expected
+    assert Sample(0.0, running, pending).is_queue_empty is expected

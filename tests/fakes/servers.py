@@ -19,13 +19,14 @@ class Mood:
     boot_s: float = 40.0
     """Age of the pod at which ComfyUI answers."""
     agent_s: float = 0.0
-    """Further seconds until the agent answers."""
+    """Further seconds until the agent answers; less than 0 where it is up before ComfyUI."""
     is_healthy: bool = True
     has_agent: bool = True
     utilization_percent: float | None = 0.0
     queue: int | None = 0
     """Prompts in ComfyUI's queue, or None when ComfyUI does not tell."""
-    is_syncing_models: bool = False
+    synced_bytes: int | None = None
+    """What a running model_sync has fetched; None while none runs."""
 
 
 @dataclass
@@ -72,7 +73,7 @@ class FakeServers:
         if not mood.has_agent or not self._runs(id_, mood.boot_s + mood.agent_s):
             raise AgentUnavailable("502 Bad Gateway")
         return Sample(
-            mood.utilization_percent, mood.queue, None if mood.queue is None else 0, mood.is_syncing_models
+            mood.utilization_percent, mood.queue, None if mood.queue is None else 0, mood.synced_bytes
         )
 
     def _runs(self, id_: str, boot_s: float) -> bool:

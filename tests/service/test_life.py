@@ -11,7 +11,7 @@ from comfy_gateway.core.upstream import Source
 from comfy_gateway.service.life import MOST_STEP_FAILURES
 from tests.fakes.clock import FakeClock
 from tests.fakes.cloud import Create
-from tests.service.world import ALICE, BOB, KEYS, World
+from tests.service.world import ALICE, BOB, KEYS, World, with_rules
 
 STATES_WITH_A_POD = [
     State.CREATING,
@@ -599,3 +599,39 @@ async def test_cancelled_at_the_end_of_the_gateway_no_task_is_left(world: World)
     await world.clock.settle()
     assert asyncio.all_tasks() <= before
     assert world.clock.sleepers == 0
+
+
+async def test_a_pod_that_fetches_models_may_take_longer_than_the_timeout(world: World) -> None:
+    world.servers.usual.boot_s, world.servers.usual.agent_s = 850, -840
+    world.burst()
+    await world.until(State.BOOTING)
+    mood = world.servers.mood(world.pod().id)
+    for megabytes in range(80):
+        mood.synced_bytes = megabytes * 1_000_000
+        await world.clock.advance(10)
+    assert world.state() is State.BOOTING
+    await world.until(State.READY)
+
+
+async def test_a_pod_whose_models_stand_still_is_given_up(world: World) -> None:
+    usual = world.servers.usual
+    usual.boot_s, usual.agent_s, usual.synced_bytes = 10_000, -9_990, 5
+    world.burst()
+    took_s = await world.until(State.ABANDONING)
+    assert 360 <= took_s <= 366
+
+
+@pytest.mark.parametrize("waits", [True, False])
+async def test_a_pod_waits_for_its_models_only_where_that_is_asked_for(clock: FakeClock, waits: bool) -> None:
+    world = World(clock, rules=with_rules(waits_for_models=waits))
+    world.servers.usual.synced_bytes = 0
+    world.burst()
+    await world.until(State.BOOTING)
+    mood = world.servers.mood(world.pod().id)
+    for fetched in range(12):
+        mood.synced_bytes = fetched
+        await world.clock.advance(5)
+    assert world.state() is (State.VERIFYING if waits else State.READY)
+    mood.synced_bytes = None
+    await world.until(State.READY)
+    await world.stop()

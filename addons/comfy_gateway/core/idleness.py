@@ -34,6 +34,7 @@ class IdleWindow:
         """Monotonic time of the first sample of the unbroken quiet run, or None when the last one was not quiet."""
         self.last_usable_s: float | None = None
         """Monotonic time of the last sample that told utilisation and queue, or None if there was none."""
+        self._synced_bytes: int | None = None
 
     def observe(self, sample: Sample | None, now_s: float) -> None:
         """Take in one poll; None and a sample that lacks a reading end the quiet run."""
@@ -42,10 +43,13 @@ class IdleWindow:
             return
         had_gap = self.last_usable_s is None or now_s - self.last_usable_s > self._limits.max_gap_s
         self.last_usable_s = now_s
+        # A sync that fetches nothing more is stuck, and no reason to keep a pod.
+        is_syncing = sample.synced_bytes is not None and sample.synced_bytes != self._synced_bytes
+        self._synced_bytes = sample.synced_bytes
         is_quiet = (
             sample.utilization_percent <= self._limits.gpu_threshold_percent
             and sample.is_queue_empty
-            and not sample.is_syncing_models
+            and not is_syncing
         )
         if not is_quiet:
             self.quiet_since_s = None

@@ -14,7 +14,8 @@ class Sample:
     queue_running: int | None
     queue_pending: int | None
     """ComfyUI's own queue, or None when the agent could not ask it."""
-    is_syncing_models: bool
+    synced_bytes: int | None = None
+    """What a running model_sync has fetched so far; None while none runs."""
 
     @property
     def is_queue_empty(self) -> bool | None:
@@ -40,13 +41,18 @@ def parse_sample(message: Any) -> Sample:
             raise ValueError("telemetry field 'comfyui' is no object")
         running = _count(comfyui, "queue_running")
         pending = _count(comfyui, "queue_pending")
-    sync = message.get("model_sync")
     return Sample(
         utilization_percent=max(known) if known and len(known) == len(readings) else None,
         queue_running=running,
         queue_pending=pending,
-        is_syncing_models=isinstance(sync, Mapping) and sync.get("state") == "running",
+        synced_bytes=_synced_bytes(message.get("model_sync")),
     )
+
+
+def _synced_bytes(sync: Any) -> int | None:
+    if not isinstance(sync, Mapping) or sync.get("state") != "running":
+        return None
+    return _count(sync, "done_bytes") or 0
 
 
 def _percentage(holder: Mapping[str, Any], name: str) -> float | None:

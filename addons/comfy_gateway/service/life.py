@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from comfy_gateway.core.errors import AgentUnavailable, StoreError
+from comfy_gateway.core.boot import BootWatch
 from comfy_gateway.core.idleness import IdleWindow, PodUse, judge
 from comfy_gateway.core.keys import Keys
 from comfy_gateway.core.pod_address import PodAddresses
@@ -180,48 +181,50 @@ class Life:
         return True
 
     async def _boot(self, session: Session, pod: Pod) -> None:
-        while True:
-            if self._obey(session.user):
-                return
+        watch = BootWatch(self._rules.boot)
+        while not self._obey(session.user):
             health = await self._prober.probe(
                 self.backend(pod).upstream, token=self._keys.pod_token(pod.name)
             )
             if health.is_healthy:
                 self._sessions.apply(session.user, Event.HEALTHY, "ComfyUI answers")
                 return
-            elapsed_s = (self._clock.now() - pod.ordered_at).total_seconds()
-            if elapsed_s >= self._rules.startup_timeout_s:
-                self._move(
-                    session.user,
-                    Event.FAILED,
-                    f"not ready {elapsed_s:.0f} s after the order: {health.reason}",
-                )
+            age_s = self._age_s(pod)
+            if age_s >= self._rules.startup_timeout_s / 2:
+                # The agent is up before ComfyUI where models are fetched first; its progress moves the deadline.
+                sample, _reason = await self._sample(pod)
+                watch.observe(sample, age_s)
+            if (overdue := watch.overdue(age_s)) is not None:
+                self._move(session.user, Event.FAILED, f"{overdue}: {health.reason}")
                 return
             await self._signals.pause(session.user, self._rules.startup_poll_s)
 
     async def _verify(self, session: Session, pod: Pod) -> None:
         deadline_s = self._clock.monotonic() + self._rules.agent_wait_s
+        watch = BootWatch(self._rules.boot)
         while not self._obey(session.user):
             sample, reason = await self._sample(pod)
-            if sample is not None:
+            watch.observe(sample, self._age_s(pod))
+            if sample is not None and self._rules.waits_for_models and watch.is_syncing:
+                if (overdue := watch.overdue(self._age_s(pod))) is not None:
+                    self._move(session.user, Event.FAILED, f"{overdue}: models are still being fetched")
+                    return
+            elif sample is not None:
                 self._sessions.apply(session.user, Event.AGENT_ANSWERED, "ComfyUI and the agent answer")
                 self._failures.pop(session.user, None)
                 return
-            if self._clock.monotonic() >= deadline_s:
-                self._sessions.apply(
-                    session.user,
-                    Event.AGENT_ABSENT,
-                    f"used without telemetry, for the agent does not answer ({reason})",
-                )
+            elif self._clock.monotonic() >= deadline_s:
+                cause = f"used without telemetry, for the agent does not answer ({reason})"
+                self._sessions.apply(session.user, Event.AGENT_ABSENT, cause)
                 logger.warning(
-                    "RunPod session %s: no agent in pod %s: %s",
-                    session.user.key,
-                    pod.name,
-                    reason,
+                    "RunPod session %s: no agent in pod %s: %s", session.user.key, pod.name, reason
                 )
                 self._failures.pop(session.user, None)
                 return
             await self._signals.pause(session.user, min(AGENT_POLL_S, self._rules.startup_poll_s))
+
+    def _age_s(self, pod: Pod) -> float:
+        return (self._clock.now() - pod.ordered_at).total_seconds()
 
     async def _serve(self, session: Session, pod: Pod) -> None:
         window = IdleWindow(self._rules.idle)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from comfy_gateway.core.admission import Caps
+from comfy_gateway.core.boot import BootLimits
 from comfy_gateway.core.idleness import IdleLimits
 from comfy_gateway.core.ports import Candidate
 
@@ -19,6 +20,9 @@ class Rules:
     threshold_count: int = 5
     threshold_window_s: float = 60.0
     startup_timeout_s: float = 360.0
+    startup_most_s: float = 3600.0
+    waits_for_models: bool = False
+    """Whether a pod is used only when its model_sync has ended."""
     startup_poll_s: float = 5.0
     agent_wait_s: float = 30.0
     telemetry_poll_s: float = 60.0
@@ -28,6 +32,12 @@ class Rules:
     reconcile_s: float = 15.0
     pod_env: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Further environment of each pod; may hold secrets."""
+
+    @property
+    def boot(self) -> BootLimits:
+        """How long a pod may start; a sync that stands still for a quarter of the usual time is stuck."""
+        timeout_s = self.startup_timeout_s
+        return BootLimits(timeout_s, max(self.startup_most_s, timeout_s), stall_s=max(timeout_s / 4, 10.0))
 
     @property
     def is_provisioning(self) -> bool:

@@ -250,6 +250,10 @@ class Boot(Group):
 
     timeout_s: Annotated[Seconds, Var("RUNPOD_STARTUP_TIMEOUT_S")] = 360
     """A pod that is not ready after so long is ended."""
+    most_s: Annotated[Seconds, Var("RUNPOD_STARTUP_MAX_S")] = 3600
+    """While model_sync visibly fetches bytes a pod may take longer than the timeout, up to this."""
+    waits_for_models: Annotated[Flag, Var("RUNPOD_WAIT_FOR_MODELS")] = False
+    """Use a pod only when its model_sync has ended; otherwise people move as soon as ComfyUI answers."""
     poll_s: Annotated[Seconds, Var("RUNPOD_STARTUP_POLL_S")] = 5
     """Time between two probes of a starting pod."""
     agent_wait_s: Annotated[Seconds, Var("RUNPOD_AGENT_WAIT_S")] = 30
