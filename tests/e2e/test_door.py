@@ -109,6 +109,34 @@ async def test_mitmweb_by_hand_does_the_same_and_shows_itself_on_loopback(
             assert page.status in {200, 403}, "mitmweb asks for its token"
 
 
+@pytest.mark.usefixtures("mitmproxys_port")
+async def test_mitmproxys_own_default_port_may_be_taken(
+    duty: Duty, http: aiohttp.ClientSession, tmp_path: Path, free_port: int
+) -> None:
+    with socket.socket() as other:
+        other.bind(("", MITMPROXYS_PORT))
+        other.listen()
+        async with by_hand("mitmdump", port=free_port, duty=duty, home=tmp_path) as gateway:
+            assert (await Person(http, gateway.url).prompt()).status == 200
+            assert str(MITMPROXYS_PORT) not in gateway.log
+
+
+@pytest.mark.usefixtures("mitmproxys_port")
+async def test_by_hand_too_a_port_that_is_taken_ends_the_start_and_is_named(
+    tmp_path: Path, confdir: Path
+) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        command = [*(program("mitmdump"), "-s", SCRIPT), "--set", f"confdir={confdir}"]
+        ended = await start_that_fails(tmp_path, command, DUTY_POD_URL="http://127.0.0.1:9/", PORT=str(port))
+    assert ended.code == 1
+    assert f"The gateway cannot start: 127.0.0.1:{port} cannot be listened on" in ended.stdout
+    assert "address already in use" in ended.stdout
+    assert "Traceback" not in ended.stdout + ended.stderr
+
+
 async def test_the_log_of_a_start_says_where_the_gateway_is_and_nothing_else_of_ours(
     duty: Duty, start_gateway: StartGateway
 ) -> None:
@@ -129,9 +157,9 @@ class Ended:
     stderr: str
 
 
-async def start_that_fails(tmp_path: Path, confdir: Path, **settings: str) -> Ended:
+async def start_that_fails(tmp_path: Path, command: list[str], **settings: str) -> Ended:
     process = await asyncio.create_subprocess_exec(
-        *mitmdump(confdir=confdir),
+        *command,
         env=environment(settings, tmp_path),
         cwd=tmp_path,
         stdin=asyncio.subprocess.DEVNULL,
@@ -152,7 +180,9 @@ async def start_that_fails(tmp_path: Path, confdir: Path, **settings: str) -> En
 async def test_wrong_settings_end_the_start_with_one_line_for_each_fault(
     tmp_path: Path, confdir: Path
 ) -> None:
-    ended = await start_that_fails(tmp_path, confdir, PORT="eight", RUNPOD_API="v3", HEALTH_PATH="queue")
+    ended = await start_that_fails(
+        tmp_path, mitmdump(confdir=confdir), PORT="eight", RUNPOD_API="v3", HEALTH_PATH="queue"
+    )
     assert ended.code == 2
     lines = ended.stderr.splitlines()
     assert sorted(line.split("=")[0].split(" ")[0] for line in lines) == [
@@ -169,7 +199,7 @@ async def test_what_only_runpods_adapter_can_judge_is_a_wrong_setting_too(
 ) -> None:
     ended = await start_that_fails(
         tmp_path,
-        confdir,
+        mitmdump(confdir=confdir),
         DUTY_POD_URL="http://127.0.0.1:9/",
         RUNPOD_API_KEY="test-key",
         RUNPOD_IMAGE_NAME="example/comfyui:1",
@@ -192,7 +222,7 @@ async def test_a_missing_package_is_told_with_what_to_do(tmp_path: Path, confdir
         "sys.meta_path.insert(0, Hidden())\n"
     )
     ended = await start_that_fails(
-        tmp_path, confdir, DUTY_POD_URL="http://127.0.0.1:9/", PYTHONPATH=str(tmp_path)
+        tmp_path, mitmdump(confdir=confdir), DUTY_POD_URL="http://127.0.0.1:9/", PYTHONPATH=str(tmp_path)
     )
     assert ended.code == 1
     assert f"needs the Python package '{package}'" in ended.stderr
@@ -204,21 +234,12 @@ async def test_a_port_that_is_taken_ends_the_start_and_is_named(tmp_path: Path, 
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
-        port = other.getsockname()[1]
-        command = ["--listen-port", str(port)]
-        process = await asyncio.create_subprocess_exec(
-            *mitmdump(*command, confdir=confdir),
-            env=environment({"DUTY_POD_URL": "http://127.0.0.1:9/", "PORT": str(port)}, tmp_path),
-            cwd=tmp_path,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        async with asyncio.timeout(30):
-            output, _ = await process.communicate()
-    assert process.returncode == 1
-    assert str(port) in output.decode()
-    assert "Traceback" not in output.decode()
+        port = str(other.getsockname()[1])
+        command = mitmdump("--listen-port", port, confdir=confdir)
+        ended = await start_that_fails(tmp_path, command, DUTY_POD_URL="http://127.0.0.1:9/", PORT=port)
+    assert ended.code == 1
+    assert port in ended.stdout
+    assert "Traceback" not in ended.stdout + ended.stderr
 
 
 # Endings ----------------------------------------------------------------------------------------------------

@@ -51,6 +51,7 @@ class LifecycleHook:
         self._start = start
         self._stop = stop
         self._end_within_s = end_within_s
+        self._listeners = logging.getLogger("mitmproxy.addons.proxyserver")
 
     def load(self, _loader: addonmanager.Loader) -> None:
         """mitmproxy has read its command line; nothing listens yet."""
@@ -58,6 +59,10 @@ class LifecycleHook:
         ctx.options.update(**{name: value for name, value in OPTIONS.items() if not _is_given(name)})
         # One line for every connection of every browser would bury ours.
         logging.getLogger("mitmproxy.proxy").setLevel(logging.WARNING)
+        if ctx.options.listen_port is None:
+            # mitmproxy opens its default port before ``running`` can say where to listen. Where that one is taken
+            # it would log an error and with it end the start, though nobody asked for the port.
+            self._listeners.addFilter(_is_no_error)
 
     async def running(self) -> None:
         """mitmproxy is up. An error that is logged before this returns ends the process with exit code 1."""
@@ -67,6 +72,8 @@ class LifecycleHook:
         except (GatewayError, OSError) as error:
             self._door.close()
             logger.error("The gateway cannot start: %s", error)  # noqa: TRY400 - its reader needs no trace
+        finally:
+            self._listeners.removeFilter(_is_no_error)
 
     async def _listen(self) -> None:
         """Move the listener to where the settings say, unless the command line said where."""
@@ -89,8 +96,9 @@ class LifecycleHook:
         if wanted != list(options.mode):
             options.update(mode=wanted)
         await server.setup_servers()
-        if not all(instance.is_running for instance in server.servers):
-            raise OSError(f"{host}:{port} cannot be listened on")
+        for instance in server.servers:
+            if not instance.is_running:
+                raise OSError(f"{host}:{port} cannot be listened on: {instance.last_exception}")
         places = " and ".join(
             f"http://{_bracketed(address[0])}:{address[1]}/" for address in server.listen_addrs()
         )
@@ -110,6 +118,10 @@ class LifecycleHook:
 def _is_given(option: str) -> bool:
     # has_changed() does not tell: what people may give instead of ours is mitmproxy's own default.
     return ctx.options._options[option].value is not optmanager.unset  # noqa: SLF001 - the version is pinned
+
+
+def _is_no_error(record: logging.LogRecord) -> bool:
+    return record.levelno < logging.ERROR
 
 
 def _bracketed(host: str) -> str:
