@@ -44,6 +44,14 @@ async def test_scheme_host_port_and_host_header_are_the_servers(stand: Stand) ->
     assert flow.request.headers.get_all("Host") == ["pod1.proxy.test"]
 
 
+async def test_a_request_without_host_or_with_an_address_in_its_line_names_the_server(stand: Stand) -> None:
+    flow = ask("/system_stats", host=None)
+    flow.request.data.authority = b"other.test:1"
+    await stand.arrive(flow)
+    assert flow.request.headers.get_all("Host") == ["duty.test:3000"]
+    assert flow.request.data.authority == b""
+
+
 @pytest.mark.parametrize(
     ("host", "origin"),
     [
