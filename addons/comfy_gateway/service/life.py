@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from comfy_gateway.core.errors import AgentUnavailable, StoreError
 from comfy_gateway.core.boot import BootWatch
+from comfy_gateway.core.errors import AgentUnavailable, StoreError
 from comfy_gateway.core.idleness import IdleWindow, PodUse, judge
 from comfy_gateway.core.keys import Keys
 from comfy_gateway.core.pod_address import PodAddresses
