@@ -25,11 +25,11 @@ PAUSE_POLL_S = 0.01
 log = logging.getLogger(__name__)
 
 
-class Interrupted(Exception):  # noqa: N818 - an order, not an error
+class Interrupted(Exception):
     """Somebody asked the running prompt to stop."""
 
 
-class Forgotten(Exception):  # noqa: N818 - see ComfySimulator.forget
+class Forgotten(Exception):
     """The running prompt was lost with the queue: nothing more is said about it."""
 
 

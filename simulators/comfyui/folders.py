@@ -49,7 +49,8 @@ def split_annotation(name: str) -> tuple[str, str | None]:
 
 def below(root: Path, *parts: str) -> Path | None:
     """The path that the parts name below root, or None when they lead out of it. Root is below root."""
-    path = os.path.abspath(os.path.join(root, *parts))
+    # Path.resolve would follow links, and out of the folder with them.
+    path = os.path.abspath(os.path.join(root, *parts))  # noqa: PTH100, PTH118
     if os.path.commonpath((root, path)) != str(root):
         return None
     return Path(path)

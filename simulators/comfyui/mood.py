@@ -47,5 +47,5 @@ def _checked(name: str, value: Any) -> Any:
             raise ValueError(f"{name} is a number of seconds, not {value!r}")
         return float(value)
     if not isinstance(value, bool):
-        raise ValueError(f"{name} is true or false, not {value!r}")  # noqa: TRY004 - one error for a wrong wish
+        raise ValueError(f"{name} is true or false, not {value!r}")
     return value

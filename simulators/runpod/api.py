@@ -67,5 +67,5 @@ class GraphQLApi:
     ) -> dict[str, Any]:
         outcome = execute(self._schema, document, context_value=run, variable_values=variables)
         result = await outcome if inspect.isawaitable(outcome) else outcome
-        assert isinstance(result, ExecutionResult)  # noqa: S101 - for the type checker
+        assert isinstance(result, ExecutionResult)
         return dict(result.formatted)

@@ -204,7 +204,7 @@ class FaultTable:
     rules: list[Rule] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._random = random.Random(self.seed)  # noqa: S311 - repeatable, not secret
+        self._random = random.Random(self.seed)
 
     def add(self, fault: Fault) -> Rule:
         rule = Rule(fault)

@@ -130,7 +130,7 @@ def _listed(run: Execution, key: str) -> list[dict[str, Any]] | None:
     ]
 
 
-def _resolve_pod(_root: object, info: Info, input: dict[str, Any] | None = None) -> dict[str, Any] | None:  # noqa: A002 - the schema's name
+def _resolve_pod(_root: object, info: Info, input: dict[str, Any] | None = None) -> dict[str, Any] | None:
     run, key = _execution(info)
     if run.fault(key, "null") or not input:
         return None
@@ -142,7 +142,7 @@ def _resolve_pod(_root: object, info: Info, input: dict[str, Any] | None = None)
 def _resolve_gpu_types(
     _root: object,
     info: Info,
-    input: dict[str, Any] | None = None,  # noqa: A002 - the schema's name
+    input: dict[str, Any] | None = None,
 ) -> list[dict[str, Any]] | None:
     run, key = _execution(info)
     if run.fault(key, "null"):
@@ -151,7 +151,7 @@ def _resolve_gpu_types(
     return [gpu_view(gpu) for gpu in run.cloud.gpu_types.values() if not wanted or gpu.id in wanted]
 
 
-def _resolve_create(_root: object, info: Info, input: dict[str, Any]) -> dict[str, Any] | None:  # noqa: A002 - the schema's name
+def _resolve_create(_root: object, info: Info, input: dict[str, Any]) -> dict[str, Any] | None:
     run, key = _execution(info)
     if run.fault(key, "null"):
         return None
@@ -204,7 +204,7 @@ def _order(given: dict[str, Any], gpu: GpuType | None) -> PodOrder:
     )
 
 
-def _resolve_stop(_root: object, info: Info, input: dict[str, Any]) -> dict[str, Any] | None:  # noqa: A002 - the schema's name
+def _resolve_stop(_root: object, info: Info, input: dict[str, Any]) -> dict[str, Any] | None:
     run, key = _execution(info)
     pod_id = input["podId"]
     if run.fault(key, "null"):
@@ -214,7 +214,7 @@ def _resolve_stop(_root: object, info: Info, input: dict[str, Any]) -> dict[str,
     return _changed(run, run.cloud.stop, pod_id)
 
 
-def _resolve_resume(_root: object, info: Info, input: dict[str, Any]) -> dict[str, Any] | None:  # noqa: A002 - the schema's name
+def _resolve_resume(_root: object, info: Info, input: dict[str, Any]) -> dict[str, Any] | None:
     run, key = _execution(info)
     if run.fault(key, "null"):
         return None
@@ -233,7 +233,7 @@ def _changed(run: Execution, change: Callable[[str], SimPod], pod_id: str) -> di
     return pod_view(run.cloud, pod, run.cloud.clock.monotonic())
 
 
-def _resolve_terminate(_root: object, info: Info, input: dict[str, Any]) -> None:  # noqa: A002 - the schema's name
+def _resolve_terminate(_root: object, info: Info, input: dict[str, Any]) -> None:
     run, key = _execution(info)
     if run.fault(key, "null") or run.fault(key, "swallow"):
         return
@@ -245,7 +245,7 @@ def _resolve_terminate(_root: object, info: Info, input: dict[str, Any]) -> None
 
 def _execution(info: Info) -> tuple[Execution, str]:
     run = info.context
-    assert isinstance(run, Execution)  # noqa: S101 - for the type checker: nobody else executes this schema
+    assert isinstance(run, Execution)
     return run, str(info.path.key)
 
 
@@ -322,7 +322,7 @@ def _port_view(index: int, number: int, kind: str) -> dict[str, Any]:
 
 
 def gpu_view(gpu: GpuType) -> dict[str, Any]:
-    def lowest_price(_info: Info, input: dict[str, Any] | None = None) -> dict[str, Any]:  # noqa: A002 - the schema's name
+    def lowest_price(_info: Info, input: dict[str, Any] | None = None) -> dict[str, Any]:
         count = (input or {}).get("gpuCount") or 1
         price = gpu.usd_per_hour("SECURE" if (input or {}).get("secureCloud") else "ALL")
         return {
@@ -360,6 +360,6 @@ def make_schema() -> GraphQLSchema:
     schema = build_schema(Path(__file__).with_name("schema.graphql").read_text(encoding="utf-8"))
     for type_name, field_name, resolve in _resolvers():
         root = schema.type_map[type_name]
-        assert isinstance(root, GraphQLObjectType)  # noqa: S101 - for the type checker
+        assert isinstance(root, GraphQLObjectType)
         root.fields[field_name].resolve = resolve
     return schema

@@ -314,7 +314,7 @@ async def test_nobody_can_put_a_prompt_under_the_id_of_somebody_elses(
 ) -> None:
     async with start_gateway(DUTY_POD_URL=duty.url) as gateway:
         prompt_id = "0b5c9f7e-7a3e-4a58-9d5c-0c7d3f5f2a11"
-        statuses = []
+        statuses: list[int] = []
         for name in ("alice", "mallory", "alice"):
             body = {"prompt": picture(len(statuses)), "prompt_id": prompt_id}
             headers = {"X-Comfy-User": name}

@@ -3,7 +3,6 @@
 import asyncio
 import io
 import json
-import os
 import signal
 import sys
 from pathlib import Path
@@ -67,7 +66,7 @@ async def test_its_own_folder_goes_with_it_and_a_given_one_stays(tmp_path: Path)
     for _ in range(2):
         async for duty in served_as(sim):
             await duty.run(saved())
-    assert set(os.listdir(tmp_path)) == {"ComfyUI_00001_.png", "ComfyUI_00002_.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {"ComfyUI_00001_.png", "ComfyUI_00002_.png"}
 
 
 async def test_served_again_it_has_lost_its_memory_but_not_its_records() -> None:
