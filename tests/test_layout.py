@@ -39,7 +39,12 @@ def test_each_lock_holds_the_versions_of_the_smaller_one() -> None:
 def test_requirements_and_lock_agree() -> None:
     """A version changed in requirements*.txt without scripts/refresh_locks.sh would never be installed."""
     lock = (PROJECT / "requirements-dev.lock").read_text().lower()
-    for name in ("requirements.txt", "requirements-dev.txt", "simulators/requirements.txt"):
+    for name in (
+        "requirements.txt",
+        "requirements-dev.txt",
+        "simulators/requirements.txt",
+        "model_sync/requirements.txt",
+    ):
         for line in (PROJECT / name).read_text().lower().splitlines():
             if "==" in line and not line.startswith("#"):
                 wanted = line.split(";")[0].split("[")[0].split("==")[0].strip().replace("_", "-")
