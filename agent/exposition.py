@@ -34,7 +34,8 @@ def _best(accept: str, kinds: tuple[str, ...]) -> tuple[float, int]:
                     weight = float(value)
                 except ValueError:
                     weight = 0.0
-        found.append((weight, -place))
+        if weight > 0:
+            found.append((weight, -place))
     return max(found)
 
 

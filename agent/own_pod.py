@@ -31,15 +31,21 @@ USER_AGENT = f"comfy-runpod-agent/{agent.__version__}"
 
 
 class OwnPod:
-    """The session stays its owner's; redirects are not followed, they could lead the key elsewhere."""
+    """The session stays its owner's; redirects are not followed, they could lead the key elsewhere.
 
-    def __init__(self, session: aiohttp.ClientSession, pod: Pod, clock: Clock) -> None:
+    command_s  how long one runpodctl may take
+    """
+
+    def __init__(
+        self, session: aiohttp.ClientSession, pod: Pod, clock: Clock, *, command_s: float = COMMAND_S
+    ) -> None:
         # Settings have checked it; it is looked at again where it is put into a query.
         if not POD_ID.fullmatch(pod.id):
             raise ValueError("this is no pod's id")
         self._session = session
         self._pod = pod
         self._clock = clock
+        self._command_s = command_s
         self._seeing: set[str] = set()
         """The APIs that have shown the pod to our key."""
 
@@ -78,10 +84,10 @@ class OwnPod:
         except OSError as error:
             return f"cannot be started ({error.strerror})"
         try:
-            async with asyncio.timeout(COMMAND_S):
+            async with asyncio.timeout(self._command_s):
                 said, _ = await process.communicate()
         except TimeoutError:
-            return f"not done after {COMMAND_S:g} s"
+            return f"not done after {self._command_s:g} s"
         finally:
             if process.returncode is None:
                 process.kill()

@@ -5,6 +5,7 @@ import contextlib
 import functools
 import logging
 import signal
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 
 import aiohttp
@@ -35,14 +36,24 @@ CLEAN_EVERY_S = 3600.0
 BACKLOG = 256
 
 
-async def run(settings: Settings, clock: Clock | None = None, gpu_reader: GpuReader | None = None) -> None:
+async def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises OSError when the port is taken."""
-    clock = clock or SystemClock()
-    gpu_reader = gpu_reader or NvmlReader(clock.monotonic)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    clock = SystemClock()
+    async with running(settings, clock, NvmlReader(clock.monotonic)):
+        await stop.wait()
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings, clock: Clock, gpu_reader: GpuReader) -> AsyncIterator[str]:
+    """The agent at work, and its address. Raises OSError when the port is taken."""
     async with contextlib.AsyncExitStack() as stack:
         # One thread, so that NVML is never called twice at a time; left behind if the driver hangs.
         gpu_thread = ThreadPoolExecutor(1, "nvml")
-        stack.callback(gpu_thread.shutdown, wait=False, cancel_futures=True)
+        stack.callback(gpu_thread.shutdown, wait=False)
+        stack.callback(gpu_thread.submit, gpu_reader.close)
         session = await stack.enter_async_context(
             aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
         )
@@ -59,15 +70,17 @@ async def run(settings: Settings, clock: Clock | None = None, gpu_reader: GpuRea
         app.add_routes(TelemetryRoutes(sampler, comfyui).routes())
         app.add_routes(FileRoutes(outputs, uploads, max_part_bytes=settings.max_part_bytes).routes())
         app.add_routes(LogRoutes(settings.log_file).routes())
-        await _listen(app, settings, stack)
+        url = await _listen(app, settings, stack)
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(sampler.run(), name="agent: sampler")]
             tasks.append(group.create_task(_clean(uploads, clock), name="agent: uploads"))
             if lease:
                 tasks.append(group.create_task(lease.run(), name="agent: lease"))
-            await _told_to_stop()
-            for task in tasks:
-                task.cancel()
+            try:
+                yield url
+            finally:
+                for task in tasks:
+                    task.cancel()
 
 
 def container_born_s() -> float:
@@ -147,13 +160,15 @@ def _lease(
     )
 
 
-async def _listen(app: web.Application, settings: Settings, stack: contextlib.AsyncExitStack) -> None:
+async def _listen(app: web.Application, settings: Settings, stack: contextlib.AsyncExitStack) -> str:
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     await web.TCPSite(runner, settings.host, settings.port, backlog=BACKLOG).start()
     host, port = runner.addresses[0][:2]
-    logger.info("The agent listens on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    logger.info("The agent listens on %s", url)
+    return url
 
 
 async def _clean(uploads: Uploads, clock: Clock) -> None:
@@ -165,11 +180,3 @@ async def _clean(uploads: Uploads, clock: Clock) -> None:
         except OSError as error:
             logger.warning("Unfinished uploads cannot be removed: %s", error.strerror)
         await clock.sleep(CLEAN_EVERY_S)
-
-
-async def _told_to_stop() -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    await stop.wait()
