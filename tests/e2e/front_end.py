@@ -81,12 +81,17 @@ class FrontEnd:
         await self.is_usable()
 
     async def is_usable(self) -> None:
-        """Wait until a workflow is open, the socket's handshake is done and the network is quiet."""
+        """Wait until a workflow is open, the socket's handshake is done, the network is quiet and no dialog is up."""
         await self.page.wait_for_function(
             "window.app?.extensionManager?.workflow?.activeWorkflow && window.app.api.clientId",
             timeout=SLOW_MS,
         )
         await self.page.wait_for_load_state("networkidle", timeout=SLOW_MS)
+        # The first visitor that a server ever has is shown a choice of templates.
+        choice = self.page.get_by_role("dialog")
+        if await choice.count():
+            await self.page.keyboard.press("Escape")
+            await expect(choice).to_have_count(0)
         await self.page.evaluate(LISTEN)
 
     async def draw(self, nodes: dict[str, Any], name: str = "gateway-e2e") -> None:
@@ -169,6 +174,10 @@ class FrontEnd:
             path,
         )
         return base64.b64decode(text)
+
+    async def has_socket(self) -> bool:
+        """Whether its socket is open at this moment."""
+        return bool(await self.page.evaluate("window.app.api.socket?.readyState === WebSocket.OPEN"))
 
     async def is_ready(self) -> bool:
         """Whether the gateway tells this page that its user has a pod."""

@@ -25,6 +25,7 @@ from tests.e2e.cloud import Cloud
 from tests.e2e.conftest import StartGateway
 from tests.e2e.example_script import example_for, run_script
 from tests.e2e.front_end import SLOW_MS, FrontEnd, empty_to_save, load_to_save
+from tests.e2e.gateway_process import GatewayProcess
 from tests.e2e.world import Duty, eventually
 from tests.programs import require_program
 
@@ -272,7 +273,7 @@ async def test_a_workflow_saved_from_the_page_lies_where_the_page_finds_it_again
 
 
 @pytest.mark.chromium
-async def test_a_page_is_moved_to_a_pod_while_it_is_open_and_runs_on(
+async def test_an_open_page_is_moved_to_a_pod_and_back_when_that_is_idle(
     comfyui: str,
     browser: Browser,
     cloud: Cloud,
@@ -280,44 +281,111 @@ async def test_a_page_is_moved_to_a_pod_while_it_is_open_and_runs_on(
     start_gateway: StartGateway,
     tmp_path: Path,
 ) -> None:
-    settings = cloud.settings(duty, DUTY_POD_URL=comfyui)
+    settings = cloud.settings(duty, DUTY_POD_URL=comfyui, RUNPOD_TELEMETRY_IDLE_S="8")
     async with start_gateway(**settings) as gateway, fresh_profile(browser) as context:
         tab = FrontEnd(await context.new_page())
         await tab.open(f"{gateway.url}/?user_id=alice")
         before = tab.watch.errors.copy()
         await tab.draw(empty_to_save(a_colour(), prefix=PREFIX))
-        runs = []
+
+        async def run_somewhere() -> str:
+            """Press Run, see the picture; returns who has made it."""
+            colour = a_colour()
+            await tab.set_colour(colour)
+            run = await tab.press_run()
+            assert await tab.ending(run) == "execution_success"
+            assert as_colour(await tab.picture_below_node(run)) == colour
+            return run.headers["x-comfy-session-source"]
+
         for _ in range(5):
             assert cloud.sim.pods == {}
-            await tab.set_colour(a_colour())
-            runs.append(await tab.press_run())
-        for run in runs:
-            assert run.headers["x-comfy-session-source"] == "duty"
-            assert await tab.ending(run) == "execution_success"
+            assert await run_somewhere() == "duty"
         await eventually(tab.is_ready, "the page is on its pod")
         [pod] = cloud.sim.pods.values()
+        assert await run_somewhere() == "private"
+        assert len(pod.comfy.accepted) == 1
+        await tab.page.screenshot(path=tmp_path / "on the pod.png")
 
-        colour = a_colour()
-        await tab.set_colour(colour)
-        moved = await tab.press_run()
-        assert moved.headers["x-comfy-session-source"] == "private"
-        assert moved.client_id == runs[0].client_id
-        assert await tab.ending(moved) == "execution_success"
-        assert as_colour(await tab.picture_below_node(moved)) == colour
-        assert [prompt["prompt_id"] for prompt in pod.comfy.accepted] == [moved.prompt_id]
-        await tab.page.screenshot(path=tmp_path / "moved.png")
+        await gateway.wait_for_line("terminating -> shared", within_s=40)
+        assert not await tab.is_ready()
+        assert cloud.sim.living() == []
+        assert await run_somewhere() == "duty"
         assert tab.watch.loads == 1
         assert len(tab.watch.sockets) == 1
         assert tab.watch.errors - before == {}
+        # It was the real server all the time, not the one that came with the settings.
         assert duty.sim.accepted == []
+
+
+@pytest.mark.chromium
+async def test_a_moved_page_still_hears_of_what_runs_on_the_shared_server(
+    comfyui: str, browser: Browser, cloud: Cloud, duty: Duty, start_gateway: StartGateway
+) -> None:
+    settings = cloud.settings(duty, DUTY_POD_URL=comfyui)
+    async with start_gateway(**settings) as gateway, fresh_profile(browser) as context:
+        tab = FrontEnd(await context.new_page())
+        await tab.open(f"{gateway.url}/?user_id=alice")
+        # A picture of this size takes a server about a second, a pod is there after 0.6 s.
+        await tab.draw(empty_to_save(a_colour(), prefix=PREFIX, width=5000, height=5000))
+        slow = []
+        for _ in range(5):
+            await tab.set_colour(a_colour())
+            slow.append(await tab.press_run())
+        await eventually(tab.is_ready, "the page is on its pod")
+        await tab.draw(empty_to_save(a_colour(), prefix=PREFIX), "quick")
+        quick = await tab.press_run()
+        assert quick.headers["x-comfy-session-source"] == "private"
+        assert await tab.ending(quick) == "execution_success"
+        assert await tab.page.evaluate("Object.keys(window.heard.endings).length") < 6
+        assert {await tab.ending(run) for run in slow} == {"execution_success"}
+        assert sorted(await tab.starts()) == sorted(run.prompt_id for run in (*slow, quick))
+        assert len(tab.watch.sockets) == 1
+
+
+@pytest.mark.chromium
+async def test_an_open_page_goes_on_after_the_gateway_was_restarted(
+    comfyui: str, browser: Browser, start_gateway: StartGateway, free_port: int
+) -> None:
+    here = ("--listen-port", str(free_port))
+    async with fresh_profile(browser) as context:
+        tab = FrontEnd(await context.new_page())
+        async with start_gateway(*here, DUTY_POD_URL=comfyui) as gateway:
+            await tab.open(f"{gateway.url}/?user_id=alice")
+            await tab.draw(empty_to_save(a_colour(), prefix=PREFIX))
+            first = await tab.press_run()
+            assert await tab.ending(first) == "execution_success"
+        async with start_gateway(*here, DUTY_POD_URL=comfyui):
+            await eventually(tab.has_socket, "the page has connected again")
+            colour = a_colour()
+            await tab.set_colour(colour)
+            second = await tab.press_run()
+            assert second.client_id == first.client_id
+            assert second.headers["x-comfy-session-user"] == "alice"
+            assert await tab.ending(second) == "execution_success"
+            assert as_colour(await tab.picture_below_node(second)) == colour
+        assert tab.watch.loads == 1
+
+
+async def example_through(gateway: GatewayProcess, colour: int) -> tuple[int, str, str]:
+    """Run ComfyUI's example script; returns exit code, output and errors."""
+    return await run_script(example_for(urlsplit(gateway.url).netloc, colour=colour, prefix=PREFIX))
 
 
 async def test_the_websocket_example_gets_its_picture(comfyui: str, start_gateway: StartGateway) -> None:
     colour = a_colour()
     async with start_gateway(DUTY_POD_URL=comfyui, REQUIRE_USER_ID="0") as gateway:
-        code, output, errors = await run_script(
-            example_for(urlsplit(gateway.url).netloc, colour=colour, prefix=PREFIX)
-        )
+        code, output, errors = await example_through(gateway, colour)
     assert code == 0, errors
     [image] = json.loads(output)["6"]
     assert as_colour(base64.b64decode(image), at=(32, 24)) == colour
+
+
+async def test_where_an_id_is_required_the_websocket_example_is_refused_when_it_asks_without_one(
+    comfyui: str, start_gateway: StartGateway
+) -> None:
+    async with start_gateway(DUTY_POD_URL=comfyui) as gateway:
+        code, _, errors = await example_through(gateway, a_colour())
+    assert code == 1
+    # Its socket and its prompt carry a client_id, its question for the result does not.
+    assert "in get_history" in errors
+    assert "HTTP Error 400" in errors
