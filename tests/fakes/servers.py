@@ -23,6 +23,7 @@ class Mood:
     is_healthy: bool = True
     has_agent: bool = True
     utilization_percent: float | None = 0.0
+    agent_version: str | None = "0.1.0"
     queue: int | None = 0
     """Prompts in ComfyUI's queue, or None when ComfyUI does not tell."""
     synced_bytes: int | None = None
@@ -75,6 +76,10 @@ class FakeServers:
         return Sample(
             mood.utilization_percent, mood.queue, None if mood.queue is None else 0, mood.synced_bytes
         )
+
+    async def version(self, url: str, *, token: str) -> str | None:
+        """What the mood says."""
+        return self.mood(_id_of(Upstream.parse(url).host)).agent_version
 
     def _runs(self, id_: str, boot_s: float) -> bool:
         pod = next((pod for pod in self.cloud.pods if pod.id == id_), None)

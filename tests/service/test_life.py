@@ -635,3 +635,22 @@ async def test_a_pod_waits_for_its_models_only_where_that_is_asked_for(clock: Fa
     mood.synced_bytes = None
     await world.until(State.READY)
     await world.stop()
+
+
+async def test_a_pod_with_an_old_image_is_drained_after_a_restart(clock: FakeClock) -> None:
+    world = World(clock, rules=with_rules(min_agent="0.2"))
+    await world.ready()  # a new pod of an old image is used: ending it would only buy the same again
+    await world.restart()
+    await world.until(State.SHARED)
+    assert Event.STOPPED in world.events()
+    assert not world.cloud.living()
+    await world.stop()
+
+
+async def test_a_pod_with_a_new_enough_image_stays_after_a_restart(clock: FakeClock) -> None:
+    world = World(clock, rules=with_rules(min_agent="0.1"))
+    await world.ready()
+    await world.restart()
+    await world.until(State.READY)
+    assert Event.STOPPED not in world.events()
+    await world.stop()

@@ -1,6 +1,7 @@
 """Asks the telemetry agent in a pod, over HTTP."""
 
 from typing import Final
+from urllib.parse import urljoin
 
 import aiohttp
 import orjson
@@ -44,3 +45,19 @@ class HttpAgent:
         except ValueError as fault:
             reason = f"answered nonsense: {fault}"
         raise AgentUnavailable(f"the agent {reason}")
+
+    async def version(self, url: str, *, token: str) -> str | None:
+        """``/version`` beside the telemetry: ``{"agent": "0.1.0", …}``. None for an agent that lacks it."""
+        try:
+            body = await bounded_get(
+                self._session,
+                urljoin(url, "version"),
+                headers={"Authorization": f"Bearer {token}"},
+                timeout_s=self._timeout_s,
+                max_body_bytes=self._max_body_bytes,
+            )
+            told = orjson.loads(body)
+        except (NoUsableAnswer, orjson.JSONDecodeError):
+            return None
+        version = told.get("agent") if isinstance(told, dict) else None
+        return version if isinstance(version, str) else None

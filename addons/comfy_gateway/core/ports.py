@@ -164,3 +164,7 @@ class Agent(Protocol):
     async def sample(self, url: str, *, token: str) -> Sample:
         """One telemetry sample; the request renews the pod's lease. Raises AgentUnavailable."""
         ...
+
+    async def version(self, url: str, *, token: str) -> str | None:
+        """The agent's own version, or None where it does not tell. ``url`` is that of the sample."""
+        ...

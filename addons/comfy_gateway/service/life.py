@@ -13,6 +13,7 @@ from typing import Final
 from comfy_gateway.core.boot import BootWatch
 from comfy_gateway.core.errors import AgentUnavailable, StoreError
 from comfy_gateway.core.idleness import IdleWindow, PodUse, judge
+from comfy_gateway.core.image_version import is_older
 from comfy_gateway.core.keys import Keys
 from comfy_gateway.core.pod_address import PodAddresses
 from comfy_gateway.core.ports import Agent, Clock, Prober, SessionStore
@@ -210,6 +211,9 @@ class Life:
                     self._move(session.user, Event.FAILED, f"{overdue}: models are still being fetched")
                     return
             elif sample is not None:
+                if (old := await self._old_image(pod)) is not None:
+                    # Ending it would only buy the same image again.
+                    logger.warning("RunPod session %s: %s; it is used all the same", session.user.key, old)
                 self._sessions.apply(session.user, Event.AGENT_ANSWERED, "ComfyUI and the agent answer")
                 self._failures.pop(session.user, None)
                 return
@@ -325,10 +329,10 @@ class Life:
             )
             if health.is_healthy:
                 self._sessions.apply(
-                    session.user,
-                    Event.VERIFIED,
-                    "found alive after a restart of the gateway",
+                    session.user, Event.VERIFIED, "found alive after a restart of the gateway"
                 )
+                if (old := await self._old_image(pod)) is not None:
+                    self._signals.send(session.user, Event.STOPPED, old)
                 return
             if self._clock.monotonic() >= deadline_s:
                 self._move(
@@ -338,6 +342,16 @@ class Life:
                 )
                 return
             await self._signals.pause(session.user, self._rules.startup_poll_s)
+
+    async def _old_image(self, pod: Pod) -> str | None:
+        """Why this pod's image is too old, in words for the log, or None."""
+        if self._rules.min_agent is None or pod.pod_id is None:
+            return None
+        url = self._addresses.agent_url(pod.pod_id)
+        version = await self._agent.version(url, token=self._keys.agent_token(pod.name))
+        if not is_older(version, self._rules.min_agent):
+            return None
+        return f"the image of {pod.name} has agent {version}, and POD_MIN_AGENT is {self._rules.min_agent}"
 
     async def _sample(self, pod: Pod) -> tuple[Sample | None, str]:
         assert pod.pod_id is not None

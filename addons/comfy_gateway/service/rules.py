@@ -25,6 +25,8 @@ class Rules:
     """Whether a pod is used only when its model_sync has ended."""
     startup_poll_s: float = 5.0
     agent_wait_s: float = 30.0
+    min_agent: str | None = None
+    """Pods whose agent is older are drained after a restart; None: no image is too old."""
     telemetry_poll_s: float = 60.0
     failure_backoff_s: float = 30.0
     most_backoff_s: float = 600.0

@@ -237,6 +237,10 @@ class Pod(Group):
         BeforeValidator(parse.pod_env),
     ] = Field(default_factory=dict)
     """Each POD_ENV_X=value gives every pod X=value; {{ RUNPOD_SECRET_x }} is left for RunPod to fill in."""
+    min_agent: Annotated[
+        str | None, Var("POD_MIN_AGENT", "a version such as 0.1.0"), BeforeValidator(parse.version)
+    ] = None
+    """Pods found after a restart whose agent is older than this are drained; say it after building a new image."""
     proxy_port: Annotated[Port, Var("RUNPOD_PROXY_PORT")] = 8188
     """Port of the pod on which ComfyUI (in our image: its front door) answers."""
     proxy_template: Annotated[

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
+from packaging.version import InvalidVersion, Version
 from pydantic import ValidationInfo
 
 from comfy_gateway.core.cookie import COOKIE_NAME
@@ -376,3 +377,11 @@ def runpod_api(value: str) -> str:
 def isolation(value: str) -> str:
     """How far users are kept apart on the duty server."""
     return available(value, ("off", "actions", "full"), ())
+
+
+def version(value: Any) -> str:
+    """A version as PEP 440 writes it."""
+    try:
+        return str(Version(str(value)))
+    except InvalidVersion:
+        raise ValueError("a version such as 0.1.0") from None
