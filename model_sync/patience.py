@@ -9,15 +9,21 @@ from model_sync.options import Pace
 
 # Fewer new bytes than this are no progress: a server that drips a byte per connection would be asked for ever.
 PROGRESS_BYTES = 64 << 10
+# A server without ranges that always cuts would be asked for ever too.
+FRESH_STARTS = 3
 
 
 class Patience:
-    """For one mirror of one file. `reached(size)` is told how far the file has come after each attempt."""
+    """For one mirror of one file. `reached(size)` is told how far the file has come after each attempt.
+
+    `started_anew` is told when all its bytes were thrown away: getting on again is progress then, but only so often.
+    """
 
     def __init__(self, pace: Pace, *, size_bytes: int) -> None:
         self._pace = pace
         self._furthest_bytes = size_bytes
         self._fruitless = 0
+        self._fresh_starts = 0
         self._backoff = wait_random_exponential(multiplier=pace.backoff_s, max=pace.backoff_max_s)
 
     def reached(self, size_bytes: int) -> None:
@@ -26,6 +32,16 @@ class Patience:
             self._fruitless = 0
         else:
             self._fruitless += 1
+
+    @property
+    def moving(self) -> bool:
+        """Whether the latest attempt brought something."""
+        return self._fruitless == 0
+
+    def started_anew(self) -> None:
+        self._fresh_starts += 1
+        if self._fresh_starts <= FRESH_STARTS:
+            self._furthest_bytes = 0
 
     def attempts(self) -> AsyncRetrying:
         """Ends with the last Passing itself when that many attempts in a row brought nothing."""

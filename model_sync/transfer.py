@@ -31,7 +31,7 @@ from model_sync.tokens import Tokens
 
 # Written at once: small against the memory, large against the cost of a thread.
 WRITE_BYTES = 1 << 20
-# Contradictions of one mirror before its bytes are thrown away, and before it is given up.
+# Contradictions of one mirror in a row before its bytes are thrown away, and before it is given up.
 DOUBTS_TO_START_ANEW = 2
 DOUBTS_TO_GIVE_UP = 4
 
@@ -112,7 +112,7 @@ class Transfer:
         url, wanted = await self._wanted(url, entry)
         self.report.expect(entry.path, wanted.size_bytes)
         patience = Patience(self.pace, size_bytes=part.size_bytes)
-        stream = _Stream(self, url, wanted, entry, part, claim, may_be_slow=may_be_slow)
+        stream = _Stream(self, url, wanted, entry, part, claim, patience, may_be_slow=may_be_slow)
         async for attempt in patience.attempts():
             with attempt:
                 try:
@@ -161,6 +161,7 @@ class _Stream:
         entry: Entry,
         part: PartFile,
         claim: Claim,
+        patience: Patience,
         *,
         may_be_slow: bool,
     ) -> None:
@@ -170,6 +171,7 @@ class _Stream:
         self._entry = entry
         self._part = part
         self._claim = claim
+        self._patience = patience
         self._may_be_slow = may_be_slow
         self._place = addresses.shown(url)
         # Two files may differ by their query alone, which may be secret.
@@ -177,6 +179,9 @@ class _Stream:
         self._doubts = 0
 
     async def run(self) -> None:
+        if self._patience.moving:
+            # One bad machine behind a balancer lies again and again, and the others do not.
+            self._doubts = 0
         try:
             await self._attempt()
         except Doubtful as error:
@@ -189,6 +194,7 @@ class _Stream:
 
     async def _start_anew(self) -> None:
         await self._part.restart()
+        self._patience.started_anew()
         self._transfer.report.came(self._entry.path, 0)
 
     async def _attempt(self) -> None:
