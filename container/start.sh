@@ -121,17 +121,28 @@ if [ -z "${AUTH_TOKEN:-}" ]; then
 fi
 export AUTH_TOKEN
 
+# --- models ----------------------------------------------------------------------------------------------------------
+if [ -z "${MODEL_MANIFEST:-}" ] && [ -f "$MODELS_DIR/manifest.json" ]; then MODEL_MANIFEST=$MODELS_DIR/manifest.json; fi
+export MODEL_MANIFEST=${MODEL_MANIFEST:-}
+if [ "$MODEL_SYNC" != off ] && [ -z "${MODEL_SYNC_COMMAND:-}" ] && [ -z "$MODEL_MANIFEST" ]; then
+    say "No models to fetch: neither MODEL_MANIFEST nor $MODELS_DIR/manifest.json."
+    MODEL_SYNC=off
+fi
+export MODEL_SYNC_COMMAND=${MODEL_SYNC_COMMAND:-$default_model_sync}
+export MODEL_SYNC_BESIDE=false
+if [ "$MODEL_SYNC" = background ]; then MODEL_SYNC_BESIDE=true; fi
+
 # --- users and folders -----------------------------------------------------------------------------------------------
 # Two users besides root: `comfy` runs ComfyUI with other people's nodes; `guard` runs what holds secrets, so that those
 # nodes can neither read its memory nor its environment. Both have the group comfy, to write each other's pictures.
-export COMFYUI_USER='' AGENT_USER='' GUARD_USER=''
+export USER_OF_COMFYUI='' USER_OF_AGENT='' USER_OF_DOOR=''
 if [ "$(id -u)" -eq 0 ] && [ "${POD_AS_ROOT:-0}" != 1 ]; then
     POD_USER=${POD_USER:-comfy}
     POD_GUARD_USER=${POD_GUARD_USER:-guard}
     if id -u "$POD_USER" >/dev/null 2>&1 && id -u "$POD_GUARD_USER" >/dev/null 2>&1; then
-        COMFYUI_USER=$POD_USER
-        AGENT_USER=$POD_GUARD_USER
-        GUARD_USER=$POD_GUARD_USER
+        USER_OF_COMFYUI=$POD_USER
+        USER_OF_AGENT=$POD_GUARD_USER
+        USER_OF_DOOR=$POD_GUARD_USER
     else
         warn "There are no users $POD_USER and $POD_GUARD_USER here: everything runs as root."
     fi
@@ -158,29 +169,30 @@ can_write() {
     return "$code"
 }
 
-make_folder() {
+# Makes a folder, or takes over one that root or another image has made; what is inside stays as it is.
+take_folder() {
     local folder=$1
-    if [ -d "$folder" ]; then return; fi
-    mkdir -p "$folder" || fault "$folder cannot be made"
-    give "$COMFYUI_USER" "$folder"
+    mkdir -p "$folder" 2>/dev/null || return 0
+    give "$USER_OF_COMFYUI" "$folder"
     # The group writes too, and what is made inside belongs to the group.
     chmod 2775 "$folder" 2>/dev/null || true
 }
 
-kinds="checkpoints clip clip_vision configs controlnet diffusion_models embeddings gligen hypernetworks loras photomaker
-style_models text_encoders unet upscale_models vae vae_approx"
-for folder in "$WORKSPACE" "$MODELS_DIR" "$(dirname "$DATA_DIR")" "$DATA_DIR"; do make_folder "$folder"; done
-for kind in $kinds; do make_folder "$MODELS_DIR/$kind"; done
-for kind in output input temp user; do make_folder "$DATA_DIR/$kind"; done
-end_with_faults
+kinds=(checkpoints clip clip_vision configs controlnet diffusion_models embeddings gligen hypernetworks loras photomaker
+    style_models text_encoders unet upscale_models vae vae_approx)
+for folder in "$DATA_DIR" "$DATA_DIR"/{input,output,temp,user} "$MODELS_DIR" "${kinds[@]/#/$MODELS_DIR/}"; do
+    take_folder "$folder"
+done
+must_be_written=("$DATA_DIR"/{input,output,user})
+# A volume of models may be read-only where nothing is to be fetched.
+if [ "$MODEL_SYNC" != off ]; then must_be_written+=("$MODELS_DIR"); fi
 
-for folder in "$DATA_DIR/output" "$DATA_DIR/input" "$DATA_DIR/user" "$MODELS_DIR"; do
-    if can_write "$COMFYUI_USER" "$folder"; then continue; fi
-    if [ "$folder" = "$MODELS_DIR" ] && [ "$MODEL_SYNC" = off ]; then continue; fi
-    if [ -n "$COMFYUI_USER" ]; then
-        warn "The volume does not let $COMFYUI_USER write: ComfyUI, model_sync and the agent run as root."
-        COMFYUI_USER=''
-        AGENT_USER=''
+for folder in "${must_be_written[@]}"; do
+    if can_write "$USER_OF_COMFYUI" "$folder"; then continue; fi
+    if [ -n "$USER_OF_COMFYUI" ]; then
+        warn "The volume does not let $USER_OF_COMFYUI write: ComfyUI, model_sync and the agent run as root."
+        USER_OF_COMFYUI=''
+        USER_OF_AGENT=''
         break
     fi
     fault "$folder cannot be written"
@@ -201,28 +213,17 @@ export AGENT_COMFYUI_DIR=${AGENT_COMFYUI_DIR:-$COMFYUI_DIR}
 export AGENT_OUTPUT_DIR=$DATA_DIR/output AGENT_INPUT_DIR=$DATA_DIR/input AGENT_LOG_FILE=$COMFYUI_LOG_FILE
 export AGENT_MODEL_SYNC_STATUS=$MODEL_SYNC_STATUS_FILE
 
-# --- models ----------------------------------------------------------------------------------------------------------
-if [ -z "${MODEL_MANIFEST:-}" ] && [ -f "$MODELS_DIR/manifest.json" ]; then MODEL_MANIFEST=$MODELS_DIR/manifest.json; fi
-export MODEL_MANIFEST=${MODEL_MANIFEST:-}
-if [ "$MODEL_SYNC" != off ] && [ -z "${MODEL_SYNC_COMMAND:-}" ] && [ -z "$MODEL_MANIFEST" ]; then
-    say "No models to fetch: neither MODEL_MANIFEST nor $MODELS_DIR/manifest.json."
-    MODEL_SYNC=off
-fi
-export MODEL_SYNC_COMMAND=${MODEL_SYNC_COMMAND:-$default_model_sync}
-export MODEL_SYNC_BESIDE=false
-if [ "$MODEL_SYNC" = background ]; then MODEL_SYNC_BESIDE=true; fi
-
 # --- the front door --------------------------------------------------------------------------------------------------
 door=(--folder "$FRONT_DOOR_DIR" --mode "$mode" --listen "$FRONT_DOOR_HOST:$FRONT_DOOR_PORT"
     --comfyui "127.0.0.1:$COMFYUI_PORT" --max-body "$FRONT_DOOR_MAX_BODY" --silence "$FRONT_DOOR_SILENCE")
-if [ "$(id -u)" -eq 0 ] && [ -z "$GUARD_USER" ]; then door+=(--as-root); fi
+if [ "$(id -u)" -eq 0 ] && [ -z "$USER_OF_DOOR" ]; then door+=(--as-root); fi
 # printf is part of the shell: the token is in no process list.
 printf '%s' "${GATEWAY_POD_TOKEN:-}" | "$POD_PYTHON" "$CONTAINER_DIR/front_door.py" "${door[@]}" || exit 2
 # From here on only nginx's file knows it, as a digest.
 unset GATEWAY_POD_TOKEN
-give "$GUARD_USER" "$FRONT_DOOR_DIR" "$FRONT_DOOR_DIR/nginx.conf"
-give "$COMFYUI_USER" "$COMFYUI_RUN_DIR"
-bash "$CONTAINER_DIR/run_logged.sh" front_door "$GUARD_USER" \
+give "$USER_OF_DOOR" "$FRONT_DOOR_DIR" "$FRONT_DOOR_DIR/nginx.conf"
+give "$USER_OF_COMFYUI" "$COMFYUI_RUN_DIR"
+bash "$CONTAINER_DIR/run_logged.sh" front_door "$USER_OF_DOOR" \
     "$NGINX_COMMAND" -t -q -e stderr -p "$FRONT_DOOR_DIR/" -c "$FRONT_DOOR_DIR/nginx.conf" || exit 2
 
 # --- and away --------------------------------------------------------------------------------------------------------

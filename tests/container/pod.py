@@ -27,6 +27,7 @@ GUARDED: Final = {TOKEN_HEADER: TOKEN}
 
 SIMULATOR: Final = '"$POD_PYTHON" -m simulators.comfyui --port "$COMFYUI_PORT"'
 ECHO: Final = '"$POD_PYTHON" -m tests.container.echo_comfyui "$COMFYUI_PORT"'
+NO_AGENT: Final = '"$POD_PYTHON" -m http.server --bind 127.0.0.1 --directory "$RUN_DIR/comfyui" "$AGENT_PORT"'
 
 START_WITHIN_S: Final = 30.0
 END_WITHIN_S: Final = 10.0

@@ -16,7 +16,7 @@ import pytest
 import yarl
 
 from tests.conditions import wait_for
-from tests.container.pod import ECHO, GUARDED, TOKEN, TOKEN_HEADER, PodProcess, running_pod
+from tests.container.pod import ECHO, GUARDED, NO_AGENT, TOKEN, TOKEN_HEADER, PodProcess, running_pod
 
 MIB = 1 << 20
 UPLOAD_BYTES = 150 * MIB
@@ -24,7 +24,8 @@ UPLOAD_BYTES = 150 * MIB
 
 @pytest.fixture(scope="module")
 def pod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PodProcess]:
-    with running_pod(tmp_path_factory.mktemp("pod"), COMFYUI_COMMAND=ECHO) as pod:
+    # The agent asks ComfyUI too, and would be counted.
+    with running_pod(tmp_path_factory.mktemp("pod"), COMFYUI_COMMAND=ECHO, AGENT_COMMAND=NO_AGENT) as pod:
         yield pod
 
 

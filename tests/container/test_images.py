@@ -109,7 +109,7 @@ def model_paths() -> dict[str, Any]:
 
 def test_comfyui_finds_every_folder_of_models_that_start_sh_makes() -> None:
     script = (CONTAINER / "start.sh").read_text()
-    match = re.search(r'^kinds="([^"]+)"', script, re.MULTILINE)
+    match = re.search(r"^kinds=\(([^)]+)\)", script, re.MULTILINE)
     assert match is not None
     paths = model_paths()["workspace"]
     assert paths.pop("base_path") == "${MODELS_DIR}"

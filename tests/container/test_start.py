@@ -14,7 +14,7 @@ import psutil
 import pytest
 from aiohttp import web
 
-from tests.conditions import wait_for_blocking
+from tests.conditions import wait_for, wait_for_blocking
 from tests.container.pod import (
     AGENT_TOKEN,
     CONTAINER,
@@ -104,8 +104,13 @@ async def test_the_agent_tells_of_this_comfyui_and_gives_its_log(tmp_path: Path)
         assert await status(f"{pod.agent_url}/metrics") == 401
         pod.wait_for_line("[comfyui] ComfyUI simulator")
         async with aiohttp.ClientSession(headers=bearer) as client:
-            async with client.get(f"{pod.agent_url}/metrics") as answer:
-                assert (await answer.json())["comfyui"] == {"queue_running": 0, "queue_pending": 0}
+
+            async def queue() -> object:
+                async with client.get(f"{pod.agent_url}/metrics") as answer:
+                    return (await answer.json())["comfyui"]
+
+            told = await wait_for(queue, "a sample in which ComfyUI answers")
+            assert told == {"queue_running": 0, "queue_pending": 0}
             async with client.get(f"{pod.agent_url}/logs") as answer:
                 assert "ComfyUI simulator duty" in await answer.text()
 
@@ -280,6 +285,7 @@ def test_the_workspace_gets_folders_of_its_own_for_each_pod(tmp_path: Path) -> N
         ({"MODEL_SYNC": "maybe"}, "MODEL_SYNC is 'maybe'; allowed is off, background or first"),
         ({"POD_ALLOW_OPEN": "yes"}, "POD_ALLOW_OPEN is 'yes'; allowed is 0 or 1"),
         ({"WORKSPACE": "here"}, "WORKSPACE is 'here'; allowed is an absolute path"),
+        ({"WORKSPACE": "/proc/none"}, "/proc/none/comfyui/local/input cannot be written"),
         ({"NGINX_COMMAND": "nginx-of-nobody"}, "there is no program nginx-of-nobody"),
         ({"GATEWAY_POD_TOKEN": "short"}, "the token must have 16 or more printable ASCII characters"),
         ({"FRONT_DOOR_MAX_BODY": '1g; } "'}, "max_body cannot be"),
