@@ -5,7 +5,6 @@ every program of AWS takes them (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ~/.aws), a
 (FSSPEC_S3_ANON=true for public buckets).
 """
 
-import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -64,8 +63,27 @@ async def _named[T](place: str, call: Callable[[], T]) -> T:
     try:
         return await to_end(call)
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-        raise Useless(
-            f"{place}: {os.strerror(error.errno) if error.errno else type(error).__name__}"
-        ) from error
+        raise Useless(f"{place}: {type(error).__name__}") from error
     except OSError as error:
         raise Passing(f"{place}: {type(error).__name__}") from error
+    except _refusals() as error:
+        raise Useless(f"{place}: {error}") from error
+    except _sdk_errors() as error:
+        raise Passing(f"{place}: {type(error).__name__}") from error
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """No key, half a key, no such profile. Empty where s3fs and so botocore is not there."""
+    try:
+        from botocore import exceptions  # noqa: PLC0415 - not a requirement of model_sync
+    except ImportError:
+        return ()
+    return (exceptions.NoCredentialsError, exceptions.PartialCredentialsError, exceptions.ProfileNotFound)
+
+
+def _sdk_errors() -> tuple[type[Exception], ...]:
+    try:
+        from botocore import exceptions  # noqa: PLC0415 - as above
+    except ImportError:
+        return ()
+    return (exceptions.BotoCoreError,)

@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from yarl import URL
 
 from model_sync import manifest
 from model_sync.bandwidth import Bandwidth
 from model_sync.manifest import Entry
 from model_sync.options import Pace
 from model_sync.progress import Amount, Report, StatusFile
+from model_sync.s3 import Bucket
+from model_sync.sources import Source
 from model_sync.sync import Outcome, Sync
 from model_sync.tokens import Tokens
 from model_sync.transfer import Transfer
@@ -82,10 +85,15 @@ async def run(
     async with Web.running(
         tokens, stall_s=pace.stall_s, block_bytes=bandwidth.block_bytes, connector=connector
     ) as web:
+        bucket = Bucket(block_bytes=bandwidth.block_bytes)
+
+        def source(url: URL) -> Source:
+            return bucket if url.scheme == "s3" else web
+
         transfer = Transfer(
-            base.resolve(), lambda _: web, tokens=tokens, bandwidth=bandwidth, pace=pace, report=report
+            base.resolve(), source, tokens=tokens, bandwidth=bandwidth, pace=pace, report=report
         )
-        sync = Sync(base.resolve(), lambda _: web, transfer, tokens=tokens, pace=pace, report=report)
+        sync = Sync(base.resolve(), source, transfer, tokens=tokens, pace=pace, report=report)
         return await sync.run(entries)
 
 
