@@ -299,6 +299,7 @@ WRONG = [
     ("HEALTH_TIMEOUT_S", "nan", "a number above 0"),
     ("RUNPOD_API_BASE", "api.runpod.io", "http:// or https://"),
     ("RUNPOD_RECONCILE_S", "0.5", "a number from 1 to 60"),
+    ("POD_MIN_AGENT", "new", "a version such as 0.1.0"),
     ("RUNPOD_POD_NAME_TAG", "Comfy", "a-z and 0-9"),
     ("RUNPOD_POD_NAME_TAG", "a--b", "a-z and 0-9"),
     ("RUNPOD_POD_NAME_TAG", "a-", "a-z and 0-9"),

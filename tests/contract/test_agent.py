@@ -135,3 +135,36 @@ async def test_the_text_holds_neither_the_address_nor_the_token(session: aiohttp
         await agent_of(session).sample(f"http://127.0.0.1:{port}/metrics", token=TOKEN)
     assert str(port) not in str(caught.value)
     assert TOKEN not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ('{"agent": "0.1.0", "comfyui": "0.3.64"}', "0.1.0"),
+        ('{"agent": null}', None),
+        ("[]", None),
+        ("<html>", None),
+    ],
+)
+async def test_the_version_is_told_beside_the_telemetry(
+    session: aiohttp.ClientSession, body: str, expected: str | None
+) -> None:
+    seen: list[tuple[str, str | None, str | None]] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        headers = request.headers
+        seen.append((request.path, headers.get("Authorization"), headers.get("X-Comfy-Gateway-Lease")))
+        return web.Response(text=body)
+
+    async with answering(answer) as origin:
+        version = await agent_of(session).version(f"{origin}/proxy/pod/8000/metrics", token=TOKEN)
+    assert version == expected
+    assert seen == [("/proxy/pod/8000/version", f"Bearer {TOKEN}", None)]
+
+
+async def test_an_agent_that_does_not_know_its_version_says_none(session: aiohttp.ClientSession) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(status=404)
+
+    async with answering(answer) as origin:
+        assert await agent_of(session).version(f"{origin}/metrics", token=TOKEN) is None

@@ -5,6 +5,7 @@ import contextlib
 import gc
 import io
 import socket
+from collections import Counter
 from typing import Any
 
 import aiohttp
@@ -254,14 +255,18 @@ async def test_users_of_a_pool_stick_to_a_server_and_leave_a_dead_one(
         for _ in range(2):
             for person in people:
                 assert (await person.prompt()).status == 200
-        counts = [len(server.accepted) for server in servers]
-        assert counts == [6, 6]
+        # Each user's prompts bear one client_id of their own.
+        users_at = [Counter(prompt["client_id"] for prompt in server.accepted) for server in servers]
+        assert all(users_at), "nobody was put on one of the servers"
+        assert sorted((users_at[0] + users_at[1]).values()) == [2] * 6
+        assert not set(users_at[0]) & set(users_at[1])
 
+        before = len(servers[0].accepted)
         servers[1].mood.dead = True
         await gateway.wait_for_line("duty server duty-1 does not answer", within_s=30)
         for person in people:
             assert (await person.prompt()).status == 200
-        assert len(servers[0].accepted) == 12
+        assert len(servers[0].accepted) == before + 6
 
 
 async def test_a_foreign_body_is_streamed_both_ways_with_flat_memory(
