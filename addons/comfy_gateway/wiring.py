@@ -201,8 +201,14 @@ class Gateway:
         bursts = Bursts(sessions=sessions, rules=rules, clock=clock, begin=life.begin)
         states = HttpPromptStates(http, settings.health.timeout_s)
         settling = Settling(
-            book=book, routes=routes, states=states, clock=clock, interval_s=settle_interval_s(rules)
+            book=book,
+            routes=routes,
+            states=states,
+            clock=clock,
+            interval_s=settle_interval_s(rules),
+            give_up_s=rules.idle.silence_timeout_s,
         )
+        sessions.watch(settling.session_moved)
         relay = Relay(routes=routes, book=book, keys=keys, clock=clock)
         self._open.push_async_callback(relay.aclose)
         meters.watch_values("comfy_gateway_relay", "The relay's", relay.stats)

@@ -120,3 +120,39 @@ async def test_settling_goes_on_after_a_round_that_failed(
     await world.clock.advance(61)
     assert "settling failed once" in caplog.text
     assert world.book.unfinished() == []
+
+
+async def test_prompts_of_a_pod_whose_comfyui_stays_mute_are_lost_in_the_end(world: World) -> None:
+    pod = await world.ready()
+    await accept(world, "p1", backend_id=pod.name)
+    await accept(world, "p2")
+    world.states.down |= {pod.name, "duty-0"}
+    for _ in range(2):
+        await world.settling.settle()
+    await world.clock.advance(899)
+    await world.settling.settle()
+    assert outcome(world, "p1") is Outcome.ACCEPTED
+    await world.clock.advance(1)
+    await world.settling.settle()
+    assert outcome(world, "p1") is Outcome.LOST
+    assert outcome(world, "p2") is Outcome.ACCEPTED
+
+
+async def test_an_answer_in_between_begins_the_silence_anew(world: World) -> None:
+    pod = await world.ready()
+    await accept(world, "p1", backend_id=pod.name)
+    world.states.queued[pod.name] = {"p1"}
+    for is_down, waits_s in ((True, 500), (True, 0), (False, 0), (True, 500), (True, 0)):
+        world.states.down = {pod.name} if is_down else set()
+        await world.settling.settle()
+        await world.clock.advance(waits_s)
+    assert outcome(world, "p1") is Outcome.ACCEPTED
+
+
+async def test_prompts_of_a_pod_that_vanished_are_lost_at_once(world: World) -> None:
+    pod = await world.ready()
+    await accept(world, "p1", backend_id=pod.name)
+    await accept(world, "p2")
+    world.sessions.apply(ALICE, Event.VANISHED, "test")
+    assert outcome(world, "p1") is Outcome.LOST
+    assert outcome(world, "p2") is Outcome.ACCEPTED

@@ -148,6 +148,7 @@ class World:
         self.settling = Settling(
             book=self.book, routes=self.routes, states=self.states, clock=self.clock, interval_s=15.0
         )
+        self.sessions.watch(self.settling.session_moved)
 
     def _note(self, before: Session, after: Session, event: Event) -> None:
         self.transitions.append((before.user, before.state, event, after.state))

@@ -1,7 +1,8 @@
 """Endings that no socket told us.
 
 A prompt whose client has gone away still ends, but ComfyUI tells only the socket of its client. Without this a
-finished prompt would count as in flight for ever and keep a pod alive.
+finished prompt would count as in flight for ever and keep a pod alive. So would one on a pod whose ComfyUI has died
+while the cloud and the agent find nothing wrong; and of a pod that is gone nobody will ever tell anything.
 """
 
 import logging
@@ -9,7 +10,8 @@ import logging
 from comfy_gateway.core.errors import BackendUnavailable
 from comfy_gateway.core.ports import Clock, PromptStates
 from comfy_gateway.core.prompts import Outcome, PromptRecord
-from comfy_gateway.core.upstream import Backend
+from comfy_gateway.core.session import Event, Session
+from comfy_gateway.core.upstream import Backend, Source
 from comfy_gateway.core.users import UserId
 from comfy_gateway.service.prompt_book import PromptBook
 from comfy_gateway.service.routes import Routes
@@ -28,13 +30,25 @@ class Settling:
         states: PromptStates,
         clock: Clock,
         interval_s: float = 15.0,
+        give_up_s: float = 900.0,
     ) -> None:
+        """``give_up_s``: prompts of a pod whose ComfyUI did not answer for so long are lost. A duty server is waited
+        for without end, for it costs nothing more.
+        """
         self._book = book
         self._routes = routes
         self._states = states
         self._clock = clock
         self._interval_s = interval_s
+        self._give_up_s = give_up_s
         self._open_before: set[str] = set()
+        self._mute_since_s: dict[str, float] = {}
+        """By id of a backend that was asked in vain."""
+
+    def session_moved(self, before: Session, _after: Session, event: Event) -> None:
+        """A watcher of sessions: what ran on a pod that vanished is lost at once, not after two rounds."""
+        if event is Event.VANISHED and before.pod is not None:
+            self._lose(self._book.unfinished(user=before.user, backend_id=before.pod.name))
 
     async def run(self) -> None:
         """Settle at the interval, for ever."""
@@ -53,14 +67,14 @@ class Settling:
         by_backend: dict[str, list[PromptRecord]] = {}
         for record in due:
             by_backend.setdefault(record.backend_id, []).append(record)
+        self._mute_since_s = {id_: at_s for id_, at_s in self._mute_since_s.items() if id_ in by_backend}
         for records in by_backend.values():
             await self._ask(records)
 
     async def _ask(self, records: list[PromptRecord]) -> None:
         backend = self._backend(records[0])
         if backend is None:
-            for record in records:
-                self._book.end(record.prompt_id, Outcome.LOST)
+            self._lose(records)
             return
         try:
             queued = await self._states.queued_ids(backend)
@@ -71,7 +85,19 @@ class Settling:
                     # and forgot it cut its sockets, and the relay has told the page so.
                     self._book.end(record.prompt_id, outcome or Outcome.INTERRUPTED)
         except BackendUnavailable as error:
-            logger.info("prompts on %s stay open: %s", backend.id, error)
+            now_s = self._clock.monotonic()
+            mute_s = now_s - self._mute_since_s.setdefault(backend.id, now_s)
+            if backend.source is Source.PRIVATE and mute_s >= self._give_up_s:
+                logger.warning("prompts on %s are lost: no answer for %.0f s (%s)", backend.id, mute_s, error)
+                self._lose(records)
+            else:
+                logger.info("prompts on %s stay open: %s", backend.id, error)
+        else:
+            self._mute_since_s.pop(backend.id, None)
+
+    def _lose(self, records: list[PromptRecord]) -> None:
+        for record in records:
+            self._book.end(record.prompt_id, Outcome.LOST)
 
     def _backend(self, record: PromptRecord) -> Backend | None:
         user = None if record.user_key is None else UserId.from_key(record.user_key)

@@ -1,0 +1,79 @@
+"""Pods that die under the feet of their users, and requests that try to reach somebody else's."""
+
+import asyncio
+import re
+
+import aiohttp
+import pytest
+
+from tests.e2e.cloud import Cloud
+from tests.e2e.conftest import StartGateway
+from tests.e2e.world import Duty, Person, eventually, picture
+
+
+async def on_a_pod(person: Person) -> None:
+    for _ in range(5):
+        await person.prompt()
+    await eventually(person.is_ready, f"{person.name} is on a pod")
+
+
+async def test_a_page_hears_soon_that_its_prompts_went_down_with_the_pod(
+    duty: Duty, cloud: Cloud, start_gateway: StartGateway, http: aiohttp.ClientSession
+) -> None:
+    async with start_gateway(**cloud.settings(duty)) as gateway:
+        alice = Person(http, gateway.url, client_id="tab")
+        async with alice.socket() as events:
+            await on_a_pod(alice)
+            sent = [await (await alice.prompt(picture(n, sleep_s=60))).json() for n in range(3)]
+            [pod] = cloud.sim.living()
+            cloud.sim.vanish(pod.id)
+            await gateway.wait_for_line("ready -> terminating")
+            for prompt in sent:
+                assert await events.ended(prompt["prompt_id"], within_s=5) == "execution_error"
+
+
+async def test_a_pod_whose_comfyui_died_under_a_prompt_does_not_cost_money_for_ever(
+    duty: Duty, cloud: Cloud, start_gateway: StartGateway, http: aiohttp.ClientSession
+) -> None:
+    settings = cloud.settings(duty, RUNPOD_IDLE_TIMEOUT_S="2", RUNPOD_TELEMETRY_IDLE_S="2")
+    async with start_gateway(**settings) as gateway:
+        alice = Person(http, gateway.url, client_id="tab")
+        async with alice.socket() as events:
+            await on_a_pod(alice)
+            prompt = await (await alice.prompt(picture(9, sleep_s=60))).json()
+            [pod] = cloud.sim.living()
+            pod.app_dead = True
+            cloud.sim.hosting.cut(pod, cloud.sim.comfy_port)
+            assert await events.ended(prompt["prompt_id"]) == "execution_error"
+            await eventually(lambda: not cloud.sim.living(), "the pod that serves nobody is gone")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["GET http://127.0.0.1:{pod}/system_stats HTTP/1.1", "GET /system_stats HTTP/1.1"],
+    ids=["absolute", "origin"],
+)
+async def test_users_who_take_turns_on_one_connection_never_get_each_others_server(
+    duty: Duty, cloud: Cloud, start_gateway: StartGateway, http: aiohttp.ClientSession, line: str
+) -> None:
+    async with start_gateway(**cloud.settings(duty, REQUIRE_USER_ID="0")) as gateway:
+        await on_a_pod(Person(http, gateway.url))
+        turns = ["alice", "bob", None, "alice", "bob", None, "alice"]
+        host, port = gateway.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        target = line.format(pod=cloud.served.port)
+        lies = (
+            "X-Comfy-Session-User: alice\r\nX-Comfy-Session-Source: private\r\n"
+            "X-Gateway-Site-User: named:alice\r\n"
+        )
+        for user in turns:
+            named = f"X-Comfy-User: {user}\r\n" if user else ""
+            writer.write(f"{target}\r\nHost: {host}:{cloud.served.port}\r\n{named}{lies}\r\n".encode())
+        await writer.drain()
+        received, sources = b"", list[str]()
+        async with asyncio.timeout(10):
+            while len(sources) < len(turns):
+                received += await reader.read(65536)
+                sources = re.findall(r"(?i)x-comfy-session-source: (\w+)", received.decode("latin-1"))
+        writer.close()
+        assert sources == ["private" if user == "alice" else "duty" for user in turns]
