@@ -77,3 +77,33 @@ async def test_users_who_take_turns_on_one_connection_never_get_each_others_serv
                 sources = re.findall(r"(?i)x-comfy-session-source: (\w+)", received.decode("latin-1"))
         writer.close()
         assert sources == ["private" if user == "alice" else "duty" for user in turns]
+
+
+async def test_request_lines_that_no_client_writes_reach_no_server_and_learn_no_address(
+    duty: Duty, cloud: Cloud, start_gateway: StartGateway, http: aiohttp.ClientSession
+) -> None:
+    async with start_gateway(**cloud.settings(duty)) as gateway:
+        alice = Person(http, gateway.url)
+        await on_a_pod(alice)
+        [pod] = cloud.sim.living()
+        host, port = gateway.url.removeprefix("http://").split(":")
+        for line in (
+            b"PRI /system_stats HTTP/1.1",
+            b"PRI * HTTP/2.0",
+            b"G\xffT /system_stats HTTP/1.1",
+            b"get /system_stats HTTP/1.1",
+            b"GET /system_stats HTTP/3.0",
+            b"CONNECT 127.0.0.1:%d HTTP/1.1" % cloud.served.port,
+            b"GET ftp://127.0.0.1/ HTTP/1.1",
+            b"GET @127.0.0.1/ HTTP/1.1",
+            b"OPTIONS * HTTP/1.1",
+        ):
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(line + b"\r\nHost: localhost\r\nX-Comfy-User: alice\r\nConnection: close\r\n\r\n")
+            async with asyncio.timeout(10):
+                received = await reader.read()
+            writer.close()
+            assert re.match(rb"HTTP/1.1 40\d|$", received), (line, received)
+            for secret in (pod.id, str(cloud.served.port), duty.url.rsplit(":", 1)[1].strip("/"), "private"):
+                assert secret.encode() not in received, (line, received)
+        assert not gateway.lines_with("Traceback")

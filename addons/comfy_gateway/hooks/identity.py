@@ -1,6 +1,8 @@
 """First look at a request: is its path sane, is its page ours, and who is it from?"""
 
+import re
 import secrets
+from typing import Final
 
 from mitmproxy import http
 
@@ -19,12 +21,16 @@ from comfy_gateway.core.identity import (
     identify,
     looks_like_browser,
 )
-from comfy_gateway.core.refusals import FOREIGN_ORIGIN, Refusal, bad_path
+from comfy_gateway.core.refusals import FOREIGN_ORIGIN, MALFORMED, Refusal, bad_path
 from comfy_gateway.hooks import edge
 from comfy_gateway.hooks.answers import answer, wants_html
 from comfy_gateway.hooks.edge import Door, Edge
 from comfy_gateway.hooks.fail_closed import fail_closed
 from comfy_gateway.hooks.forward import peer_of
+
+_METHOD: Final = re.compile(rb"(?!PRI$)[A-Z][A-Z-]{1,31}")
+"""Case-sensitive. PRI is the preface of HTTP/2: a server that upgrades on it would read the rest as its frames."""
+_VERSIONS: Final = frozenset({"HTTP/1.0", "HTTP/1.1", "HTTP/2.0"})
 
 
 def bad_identity(problem: str) -> Refusal:
@@ -88,6 +94,10 @@ class IdentityHook:
         if gateway is None or flow.metadata.get(edge.SETTLED):
             return
         request = flow.request
+        if not _METHOD.fullmatch(request.data.method) or request.http_version not in _VERSIONS:
+            # mitmproxy would pass it on as it came, and the server's complaint quotes the line with its own path.
+            answer(flow, gateway, MALFORMED)
+            return
         try:
             request_class = classify(request.method, request.path, gateway.route_rules)
         except PathRefused as error:
