@@ -46,13 +46,13 @@ existing() {
 check ruff ruff check .
 check "ruff format" ruff format --check .
 # shellcheck disable=SC2046 # these names have no spaces
-check mypy mypy $(existing addons simulators agent model_sync benchmarks scripts tests)
+check mypy mypy $(existing addons simulators agent model_sync container benchmarks scripts tests)
 check lint-imports env PYTHONPATH=addons:. lint-imports --no-logo --cache-dir .import_linter_cache
 # shellcheck disable=SC2046
 check shellcheck shellcheck --external-sources run_gateway.sh scripts/*.sh .ci/run \
     $(find container agent model_sync -name '*.sh' 2>/dev/null)
 if [ -f container/Dockerfile ]; then
-    check hadolint hadolint container/Dockerfile
+    check hadolint hadolint container/Dockerfile container/gateway.Dockerfile
 fi
 if [ "$audit" = yes ]; then
     check pip-audit pip-audit --require-hashes --disable-pip -r requirements.lock
