@@ -34,20 +34,36 @@ class Claim:
             raise LostClaim(f"another process took over {self._path}")
 
 
-@asynccontextmanager
-async def claim(base: Path, path: str) -> AsyncIterator[Claim | None]:
-    """A claim on `path`, or None when another process has it. Never waits for that process."""
-    file = bookkeeping.claim_file(base, path)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    # Acquired and released in whichever thread of the pool is free.
-    lease = SoftFileLease(file, lease_duration=LEASE_S, thread_local=False)
-    try:
+class Claims:
+    """Those of one process below one base folder."""
+
+    def __init__(self, base: Path, *, lease_s: float = LEASE_S) -> None:
+        self._base = base
+        self._lease_s = lease_s
+        # Kept from one refusal to the next: a lease tells a dead claim by having watched it for a while.
+        self._refused: dict[str, SoftFileLease] = {}
+
+    @asynccontextmanager
+    async def claim(self, path: str) -> AsyncIterator[Claim | None]:
+        """A claim on `path`, or None when another process has it. Never waits for that process.
+
+        Ask again and again: only so is noticed that the other process touches its claim no more.
+        """
+        lease = self._refused.pop(path, None) or self._lease(path)
         try:
-            await to_end(lambda: lease.acquire(timeout=0))
-        except Timeout:
-            yield None
-            return
-        yield Claim(lease, path)
-    finally:
-        if lease.is_locked:
-            await to_end(lease.release)
+            try:
+                await to_end(lambda: lease.acquire(timeout=0))
+            except Timeout:
+                self._refused[path] = lease
+                yield None
+                return
+            yield Claim(lease, path)
+        finally:
+            if lease.is_locked:
+                await to_end(lease.release)
+
+    def _lease(self, path: str) -> SoftFileLease:
+        file = bookkeeping.claim_file(self._base, path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        # Acquired and released in whichever thread of the pool is free.
+        return SoftFileLease(file, lease_duration=self._lease_s, thread_local=False)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model_sync import bookkeeping, names
-from model_sync.claims import claim
+from model_sync.claims import Claims
 from model_sync.errors import UnsafePath
 from model_sync.manifest import Entry
 from model_sync.threads import to_end
@@ -43,7 +43,7 @@ def leftovers(base: Path, entries: tuple[Entry, ...]) -> list[Leftover]:
 
 async def remove(base: Path, leftover: Leftover) -> bool:
     """False when another process is at work on it."""
-    async with claim(base, leftover.path) as held:
+    async with Claims(base).claim(leftover.path) as held:
         if held is None:
             return False
         await to_end(lambda: names.inside(base, leftover.path).unlink(missing_ok=True))

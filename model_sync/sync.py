@@ -12,7 +12,7 @@ from yarl import URL
 
 from model_sync import addresses, base_folder, hugging_face
 from model_sync.base_folder import Finding
-from model_sync.claims import claim
+from model_sync.claims import Claims
 from model_sync.errors import DiskFull, LostClaim, SourceError, UnsafePath
 from model_sync.manifest import Entry
 from model_sync.options import Pace
@@ -56,6 +56,7 @@ class Sync:
         self._tokens = tokens
         self._pace = pace
         self._report = report
+        self._claims = Claims(base)
         self._queue: deque[Entry] = deque()
         self._waiting: set[str] = set()
         self._outcome = Outcome()
@@ -163,7 +164,7 @@ class Sync:
         """None: the file is in place."""
         if await self._is_present(entry):
             return None
-        async with claim(self._base, entry.path) as held:
+        async with self._claims.claim(entry.path) as held:
             if held is None:
                 return Busy()
             # Between the look and the claim another process may have finished it.

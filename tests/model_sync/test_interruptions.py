@@ -125,3 +125,27 @@ async def test_a_waiting_process_takes_over_from_one_that_is_killed(
             assert (await finish(second)).code == 0
     assert (tmp_path / "b" / PATH).read_bytes() == DATA
     assert served.requests[-1].headers["Range"] == f"bytes={2 * MB}-"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(180)
+async def test_a_process_that_sleeps_over_its_lease_cannot_spoil_the_file_of_its_successor(
+    server: MeanServer, tmp_path: Path
+) -> None:
+    server.files["/x"] = file_of(DATA)
+    manifest = write_manifest(tmp_path / "m.json", model(PATH, server.url("/x"), data=DATA))
+    base = tmp_path / "b"
+    arguments = ("--base-dir", base, "--manifest", manifest)
+    part, target = base / f"{PATH}.part", base / PATH
+    async with process(*arguments, "--max-mbps", "10") as sleeper:
+        await wait_for(lambda: part.exists() and part.stat().st_size >= 2 * MB, "some bytes")
+        sleeper.send_signal(signal.SIGSTOP)
+        async with process(*arguments, "--max-mbps", "10") as successor:
+            # The lease of a process that still lives runs out after 30 s.
+            await wait_for(lambda: part.stat().st_size >= 4 * MB, "the successor to go on", deadline_s=60)
+            sleeper.send_signal(signal.SIGCONT)
+            assert (await finish(successor)).code == 0
+        assert target.read_bytes() == DATA
+        assert (await finish(sleeper)).code == 0
+    assert target.read_bytes() == DATA
+    assert leftovers(base) == [PATH]
