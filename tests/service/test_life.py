@@ -654,3 +654,24 @@ async def test_a_pod_with_a_new_enough_image_stays_after_a_restart(clock: FakeCl
     await world.until(State.READY)
     assert Event.STOPPED not in world.events()
     await world.stop()
+
+
+async def test_a_pod_whose_comfyui_died_gives_its_user_back_after_three_looks(world: World) -> None:
+    pod = await world.ready()
+    mood = world.servers.mood(pod.id)
+    mood.is_healthy, mood.queue = False, None
+    took_s = await world.until(State.SHARED)
+    assert 120 <= took_s <= 240
+    assert Event.STOPPED in world.events()
+    assert not world.cloud.living()
+
+
+async def test_a_comfyui_that_was_mute_for_two_looks_keeps_its_pod(world: World) -> None:
+    pod = await world.ready()
+    mood = world.servers.mood(pod.id)
+    for _ in range(3):
+        mood.is_healthy, mood.queue = False, None
+        await world.clock.advance(100)
+        mood.is_healthy, mood.queue = True, 1
+        await world.clock.advance(100)
+    assert world.state() is State.READY

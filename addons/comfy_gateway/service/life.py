@@ -45,6 +45,8 @@ GIVING_UP: Final[dict[State, Event]] = {
     State.DRAINING: Event.DRAINED,
 }
 AGENT_POLL_S = 0.5
+MUTE_LOOKS = 3
+"""Polls of a serving pod without a word of its ComfyUI until the route goes back to duty."""
 
 
 class Life:
@@ -234,8 +236,15 @@ class Life:
         window = IdleWindow(self._rules.idle)
         ready_since_s = self._clock.monotonic()
         self._activity.touch(pod.name)
+        mute = 0
         while not self._obey(session.user):
             sample, _reason = await self._sample(pod)
+            mute = 0 if await self._answers(pod, sample) else mute + 1
+            if mute >= MUTE_LOOKS:
+                # Its user gets nothing but errors there, and on duty works on.
+                cause = f"ComfyUI in the pod did not answer {mute} times in a row"
+                self._move(session.user, Event.STOPPED, cause)
+                return
             now_s = self._clock.monotonic()
             window.observe(sample, now_s)
             verdict = judge(
@@ -255,6 +264,13 @@ class Life:
                     self._move(session.user, Event.IDLE, verdict.reason)
                     return
             await self._signals.pause(session.user, self._rules.telemetry_poll_s)
+
+    async def _answers(self, pod: Pod, sample: Sample | None) -> bool:
+        """Whether ComfyUI in the pod is alive, by the agent's word or else by a probe of our own."""
+        if sample is not None and sample.is_queue_empty is not None:
+            return True
+        health = await self._prober.probe(self.backend(pod).upstream, token=self._keys.pod_token(pod.name))
+        return health.is_healthy
 
     def _use(self, user: UserId, pod: Pod, ready_since_s: float, queue_remaining: int | None) -> PodUse:
         last_s = self._activity.last_s(pod.name)
