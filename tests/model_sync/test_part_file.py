@@ -59,7 +59,9 @@ async def test_bytes_of_unknown_origin_are_not_used(note: str | None, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "writer", ["another-pod boot pid:[1] 7", f"another-pod boot pid:[1] {os.getpid()}", "unreadable"]
+    "writer",
+    ["another-pod boot pid:[1] 7", f"another-pod boot pid:[1] {os.getpid()}", "unreadable"],
+    ids=["another pod", "our number in another pod", "unreadable"],
 )
 async def test_a_writer_that_lost_its_file_to_another_pod_cannot_spoil_it(
     writer: str, tmp_path: Path
