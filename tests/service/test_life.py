@@ -662,7 +662,7 @@ async def test_a_pod_whose_comfyui_died_gives_its_user_back_after_three_looks(wo
     mood.is_healthy, mood.queue = False, None
     took_s = await world.until(State.SHARED)
     assert 120 <= took_s <= 240
-    assert Event.STOPPED in world.events()
+    assert Event.VANISHED in world.events()
     assert not world.cloud.living()
 
 

@@ -56,7 +56,7 @@ class Event(StrEnum):
     FAILED = "failed"
     """The boot missed its deadline, or the pod broke while it started."""
     VANISHED = "vanished"
-    """The cloud says that the pod does not exist or does not run any more."""
+    """The cloud says that the pod does not exist or does not run any more, or ComfyUI in it is dead."""
     IDLE = "idle"
     DRAINED = "drained"
     """Nothing of the user runs on the pod any more."""

@@ -243,7 +243,7 @@ class Life:
             if mute >= MUTE_LOOKS:
                 # Its user gets nothing but errors there, and on duty works on.
                 cause = f"ComfyUI in the pod did not answer {mute} times in a row"
-                self._move(session.user, Event.STOPPED, cause)
+                self._move(session.user, Event.VANISHED, cause)
                 return
             now_s = self._clock.monotonic()
             window.observe(sample, now_s)
