@@ -69,7 +69,7 @@ async def _interruptible(run: Coroutine[None, None, int]) -> int:
         task.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        with suppress(NotImplementedError):  # Windows
+        with suppress(NotImplementedError, RuntimeError):  # Windows; a thread that is not the main one
             loop.add_signal_handler(number, interrupt, number)
     try:
         return await run

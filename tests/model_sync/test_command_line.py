@@ -38,6 +38,12 @@ class Here(Protocol):
     def __call__(self, *arguments: str | Path, env: Mapping[str, str] | None = None) -> Finished: ...
 
 
+class Within(Protocol):
+    """`command` in a thread of this process: the server of the test runs on, and no interpreter has to start."""
+
+    async def __call__(self, *arguments: str | Path) -> Finished: ...
+
+
 @pytest.fixture
 def here(capsys: pytest.CaptureFixture[str]) -> Here:
     def run(*arguments: str | Path, env: Mapping[str, str] | None = None) -> Finished:
@@ -52,6 +58,14 @@ def here(capsys: pytest.CaptureFixture[str]) -> Here:
 
 
 PATH = "checkpoints/x.safetensors"
+
+
+@pytest.fixture
+def within(here: Here) -> Within:
+    async def run(*arguments: str | Path) -> Finished:
+        return await asyncio.to_thread(here, *arguments)
+
+    return run
 
 
 async def test_the_models_of_the_manifest_are_fetched_and_a_second_run_has_nothing_to_do(
@@ -97,7 +111,7 @@ async def test_the_models_of_the_manifest_are_fetched_and_a_second_run_has_nothi
 
 
 async def test_what_is_missing_is_listed_and_the_exit_code_says_so(
-    server: MeanServer, tmp_path: Path
+    server: MeanServer, tmp_path: Path, within: Within
 ) -> None:
     server.files["/x"] = file_of(DATA)
     manifest = write_manifest(
@@ -116,7 +130,7 @@ async def test_what_is_missing_is_listed_and_the_exit_code_says_so(
         status,
         *QUICK_ARGUMENTS,
     )
-    finished = await command(*arguments, "--optional")
+    finished = await within(*arguments, "--optional")
     assert finished.code == 1
     (done,) = finished.named("done")
     assert (done["missing"], done["missing_optional"]) == (["a/required"], ["a/optional"])
@@ -166,11 +180,11 @@ def test_a_token_file_that_is_missing_stops_the_start(tmp_path: Path, here: Here
 
 
 async def test_a_disk_too_small_is_exit_code_3_before_anything_is_asked(
-    server: MeanServer, tmp_path: Path
+    server: MeanServer, tmp_path: Path, within: Within
 ) -> None:
     manifest = write_manifest(tmp_path / "m.json", model(PATH, server.url("/x"), size_bytes=1 << 60))
     status = tmp_path / "status.json"
-    finished = await command("--base-dir", tmp_path / "b", "--manifest", manifest, "--status-file", status)
+    finished = await within("--base-dir", tmp_path / "b", "--manifest", manifest, "--status-file", status)
     assert finished.code == 3
     assert "are free" in finished.err
     assert server.asked["/x"] == 0
@@ -195,7 +209,29 @@ async def test_a_disk_that_fills_up_on_the_way_is_exit_code_3_and_what_came_stay
     assert (tmp_path / "b" / PATH).read_bytes() == data
 
 
-async def test_groups_and_optional_choose_what_is_fetched(server: MeanServer, tmp_path: Path) -> None:
+async def test_a_part_that_cannot_be_copied_for_want_of_room_is_begun_anew(
+    server: MeanServer, tmp_path: Path
+) -> None:
+    data = content(3 << 20)
+    server.files["/x"] = file_of(data)
+    base = tmp_path / "b"
+    (base / "a").mkdir(parents=True)
+    (base / "a/x.part").write_bytes(data[: 2 << 20])
+    # Of a machine that may still write.
+    (base / "a/x.part.json").write_text(json.dumps({"source": "s", "writer": "another-pod 1"}))
+    manifest = write_manifest(tmp_path / "m.json", model("a/x", server.url("/x"), data=data))
+    async with process("--base-dir", base, "--manifest", manifest) as started:
+        resource.prlimit(started.pid, resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+        assert (await finish(started)).code == 3
+    assert (base / "a/x.part").stat().st_size == 1 << 20
+    assert (await command("--base-dir", base, "--manifest", manifest)).code == 0
+    assert (base / "a/x").read_bytes() == data
+    assert leftovers(base) == ["a/x"]
+
+
+async def test_groups_and_optional_choose_what_is_fetched(
+    server: MeanServer, tmp_path: Path, within: Within
+) -> None:
     server.files["/x"] = file_of(DATA)
     manifest = write_manifest(
         tmp_path / "m.json",
@@ -206,7 +242,7 @@ async def test_groups_and_optional_choose_what_is_fetched(server: MeanServer, tm
 
     async def fetched(name: str, *arguments: str) -> list[str]:
         base = tmp_path / name
-        finished = await command("--base-dir", base, "--manifest", manifest, *arguments)
+        finished = await within("--base-dir", base, "--manifest", manifest, *arguments)
         assert finished.code == 0
         return leftovers(base)
 
@@ -245,7 +281,7 @@ def test_list_tells_the_state_of_every_entry_without_a_connection(tmp_path: Path
     }
 
 
-async def test_verify_reads_every_file_again(server: MeanServer, tmp_path: Path) -> None:
+async def test_verify_reads_every_file_again(server: MeanServer, tmp_path: Path, within: Within) -> None:
     server.files["/x"] = file_of(DATA)
     base = tmp_path / "b"
     manifest = write_manifest(
@@ -254,44 +290,46 @@ async def test_verify_reads_every_file_again(server: MeanServer, tmp_path: Path)
         model("a/unknown", server.url("/x")),
     )
     arguments = ("--base-dir", base, "--manifest", manifest)
-    assert (await command(*arguments)).code == 0
+    assert (await within(*arguments)).code == 0
     for name in ("known", "unknown"):
         # Rot: other bytes, the same size and date.
         file = base / "a" / name
         state = file.stat()
         file.write_bytes(DATA[:-1] + b"!")
         os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
-    assert (await command("verify", "--quick", *arguments)).code == 0
-    finished = await command("verify", *arguments)
+    assert (await within("verify", "--quick", *arguments)).code == 0
+    finished = await within("verify", *arguments)
     assert finished.code == 1
     assert [event["path"] for event in finished.named("wrong")] == ["a/known", "a/unknown"]
 
 
 async def test_prune_takes_away_what_it_fetched_and_nobody_changed(
-    server: MeanServer, tmp_path: Path
+    server: MeanServer, tmp_path: Path, within: Within
 ) -> None:
     server.files["/x"] = file_of(DATA)
     base = tmp_path / "b"
     url = server.url("/x")
     all_ = write_manifest(tmp_path / "3.json", model("a/1", url), model("a/2", url), model("a/3", url))
     one = write_manifest(tmp_path / "1.json", model("a/1", server.url("/x")))
-    assert (await command("--base-dir", base, "--manifest", all_)).code == 0
+    assert (await within("--base-dir", base, "--manifest", all_)).code == 0
     (base / "a/mine").write_bytes(b"copied here by hand")
     (base / "a/3").write_bytes(b"changed by hand")
-    dry = await command("prune", "--dry-run", "--base-dir", base, "--manifest", one)
+    dry = await within("prune", "--dry-run", "--base-dir", base, "--manifest", one)
     assert [event["path"] for event in dry.named("would_remove")] == ["a/2"]
     assert leftovers(base) == ["a/1", "a/2", "a/3", "a/mine"]
-    wet = await command("prune", "--base-dir", base, "--manifest", one)
+    wet = await within("prune", "--base-dir", base, "--manifest", one)
     assert [event["path"] for event in wet.named("removed")] == ["a/2"]
     assert leftovers(base) == ["a/1", "a/3", "a/mine"]
 
 
-async def test_add_writes_what_the_head_of_the_file_says(server: MeanServer, tmp_path: Path) -> None:
+async def test_add_writes_what_the_head_of_the_file_says(
+    server: MeanServer, tmp_path: Path, within: Within
+) -> None:
     disposition = (("Content-Disposition", 'attachment; filename="detail.safetensors"'),)
     served = server.files["/download/7"] = file_of(DATA, manner=Mood(headers=disposition))
     manifest = tmp_path / "new/m.json"
     url = server.url("/download/7")
-    added = await command("add", url, "--folder", "loras", "--manifest", manifest, "--group", "extra")
+    added = await within("add", url, "--folder", "loras", "--manifest", manifest, "--group", "extra")
     assert added.code == 0, added
     assert json.loads(manifest.read_text()) == {
         "version": 1,
@@ -307,7 +345,7 @@ async def test_add_writes_what_the_head_of_the_file_says(server: MeanServer, tmp
         ],
     }
     assert served.served_bytes < len(DATA) or len(DATA) < 1 << 20
-    again = await command(
+    again = await within(
         "add",
         url,
         "--path",
@@ -320,7 +358,7 @@ async def test_add_writes_what_the_head_of_the_file_says(server: MeanServer, tmp
     assert again.named("replaced")
     (model_,) = json.loads(manifest.read_text())["models"]
     assert model_["sha256"] == sha256(DATA)
-    assert (await command("--base-dir", tmp_path / "b", "--manifest", manifest)).code == 0
+    assert (await within("--base-dir", tmp_path / "b", "--manifest", manifest)).code == 0
 
 
 @pytest.mark.parametrize(
@@ -329,17 +367,19 @@ async def test_add_writes_what_the_head_of_the_file_says(server: MeanServer, tmp
     ids=["a way out", "no place", "our own name"],
 )
 async def test_add_without_a_place_or_with_an_unsafe_one_changes_nothing(
-    arguments: tuple[str, ...], server: MeanServer, tmp_path: Path
+    arguments: tuple[str, ...], server: MeanServer, tmp_path: Path, within: Within
 ) -> None:
     server.files["/x"] = file_of(DATA)
     manifest = tmp_path / "m.json"
-    finished = await command("add", server.url("/x"), *arguments, "--manifest", manifest)
+    finished = await within("add", server.url("/x"), *arguments, "--manifest", manifest)
     assert finished.code == 2
     assert not manifest.exists()
 
 
-async def test_add_of_what_does_not_answer_is_exit_code_2(server: MeanServer, tmp_path: Path) -> None:
-    finished = await command("add", server.url("/no"), "--path", "a/x", "--manifest", tmp_path / "m.json")
+async def test_add_of_what_does_not_answer_is_exit_code_2(
+    server: MeanServer, tmp_path: Path, within: Within
+) -> None:
+    finished = await within("add", server.url("/no"), "--path", "a/x", "--manifest", tmp_path / "m.json")
     assert finished.code == 2
     assert "404" in finished.err
 
