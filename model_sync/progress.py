@@ -6,6 +6,7 @@ unpublished, fetched, present, missing, set_aside, progress, done. Sizes in byte
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,7 +61,13 @@ class Lines:
         self._last: Amount | None = None
 
     def event(self, name: str, fields: dict[str, object]) -> None:
-        print(json.dumps({"event": name, **fields}, ensure_ascii=False), file=self._out, flush=True)
+        try:
+            print(json.dumps({"event": name, **fields}, ensure_ascii=False), file=self._out, flush=True)
+        except BrokenPipeError:
+            # Nobody reads any more. The models are wanted all the same, and what is still buffered must go somewhere.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._out.fileno())
+            os.close(nowhere)
 
     def tick(self, files: dict[str, Amount], whole: Amount) -> None:
         """A line only when something has moved."""

@@ -434,6 +434,24 @@ def _everything(terminal: int) -> str:
     return seen.decode()
 
 
+async def test_a_reader_of_the_lines_that_goes_away_stops_nothing(server: MeanServer, tmp_path: Path) -> None:
+    server.files["/x"] = file_of(DATA)
+    manifest = write_manifest(tmp_path / "m.json", model(PATH, server.url("/x"), data=DATA))
+    reading, writing = os.pipe()
+    os.close(reading)
+    started = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "model_sync", "--base-dir", tmp_path / "b", "--manifest", manifest),
+        cwd=PROJECT,
+        env=environment(),
+        stdout=writing,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    os.close(writing)
+    _, err = await asyncio.wait_for(started.communicate(), 60)
+    assert (started.returncode, err) == (0, b"")
+    assert (tmp_path / "b" / PATH).read_bytes() == DATA
+
+
 async def test_help_names_the_exit_codes() -> None:
     finished = await command("--help")
     assert finished.code == 0
