@@ -15,8 +15,6 @@ PEER: Final = "X-Gateway-Site-Peer"
 """The client's IP address."""
 REFUSAL: Final = "X-Gateway-Site-Refusal"
 """Base64 of the JSON of a Refusal's fields."""
-WANTS_HTML: Final = "X-Gateway-Site-Html"
-"""``1`` where a person is looking."""
 
 RELAY_PATH: Final = "/-/relay"
 REFUSAL_PATH: Final = "/-/refusal"

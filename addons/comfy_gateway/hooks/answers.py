@@ -2,7 +2,7 @@
 
 from mitmproxy import http
 
-from comfy_gateway.core import site_contract
+from comfy_gateway.core import identity, site_contract
 from comfy_gateway.core.refusals import Refusal, encode, headers_of, render
 from comfy_gateway.hooks import edge, forward
 from comfy_gateway.hooks.edge import Edge
@@ -10,7 +10,7 @@ from comfy_gateway.hooks.edge import Edge
 
 def wants_html(request: http.Request) -> bool:
     """Whether a person is loading a page."""
-    return request.method in {"GET", "HEAD"} and "text/html" in request.headers.get("accept", "")
+    return request.method in {"GET", "HEAD"} and identity.wants_html(request.headers.get("accept"))
 
 
 def has_body(request: http.Request) -> bool:

@@ -10,6 +10,7 @@ from mitmproxy import ctx, http
 from mitmproxy.proxy import events, server_hooks
 
 from comfy_gateway.core.refusals import UPSTREAM_LATE
+from comfy_gateway.core.upstream import Source
 from comfy_gateway.hooks import edge
 from comfy_gateway.hooks.edge import Door
 from comfy_gateway.hooks.error_pages import ErrorPages
@@ -49,7 +50,7 @@ class DeadlinesHook:
 
     def request(self, flow: http.HTTPFlow) -> None:
         """The whole request is here; from now on the server is waited for."""
-        if flow.live and flow.response is None and flow.metadata.get(edge.SOURCE) != "gateway":
+        if flow.live and flow.response is None and flow.metadata.get(edge.SOURCE) != Source.GATEWAY:
             loop = asyncio.get_running_loop()
             self._timers[flow.id] = loop.call_later(self._answer_timeout_s, self._give_up_answer, flow)
 

@@ -8,7 +8,7 @@ from mitmproxy import http
 
 from comfy_gateway.core import site_contract
 from comfy_gateway.core.cookie import without_identity_cookie
-from comfy_gateway.core.upstream import Backend, Upstream, front_door_headers
+from comfy_gateway.core.upstream import Backend, Source, Upstream, front_door_headers
 from comfy_gateway.hooks import edge
 from comfy_gateway.hooks.edge import Edge
 
@@ -82,7 +82,7 @@ def to_site(
         request.headers[name] = value
     request.stream = True
     flow.metadata[edge.SETTLED] = True
-    flow.metadata[edge.SOURCE] = "gateway"
+    flow.metadata[edge.SOURCE] = str(Source.GATEWAY)
 
 
 def peer_of(flow: http.HTTPFlow) -> str:

@@ -2,6 +2,7 @@
 
 from mitmproxy import http
 
+from comfy_gateway.core.upstream import Source
 from comfy_gateway.hooks import edge
 
 
@@ -22,5 +23,5 @@ class InspectHook:
         if edge.is_recorded(flow):
             return
         user = flow.metadata.get(edge.USER, "nobody")
-        where = flow.metadata.get(edge.BACKEND) or flow.metadata.get(edge.SOURCE, "gateway")
+        where = flow.metadata.get(edge.BACKEND) or flow.metadata.get(edge.SOURCE, str(Source.GATEWAY))
         flow.comment = f"{user} -> {where}"

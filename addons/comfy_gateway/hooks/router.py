@@ -7,7 +7,7 @@ from mitmproxy import http
 from comfy_gateway.core import routing, site_contract
 from comfy_gateway.core.classify import RequestClass, prompt_id_of
 from comfy_gateway.core.refusals import STARTING
-from comfy_gateway.core.upstream import Backend
+from comfy_gateway.core.upstream import Backend, Source
 from comfy_gateway.core.users import UserId
 from comfy_gateway.hooks import edge, forward
 from comfy_gateway.hooks.answers import answer_here
@@ -83,7 +83,7 @@ class RouterHook:
         is_ready = gateway is not None and gateway.routes.private(user) is not None
         flow.metadata[edge.READY] = is_ready
         headers["X-Comfy-Session-Ready"] = "1" if is_ready else "0"
-        headers["X-Comfy-Session-Source"] = flow.metadata.get(edge.SOURCE, "gateway")
+        headers["X-Comfy-Session-Source"] = flow.metadata.get(edge.SOURCE, str(Source.GATEWAY))
         headers.pop("X-Comfy-Session-User", None)
         if user is not None:
             headers["X-Comfy-Session-User"] = user.name

@@ -22,10 +22,10 @@ from comfy_gateway.core import frames
 from comfy_gateway.core.frames import Frame, Message
 from comfy_gateway.core.outbox import Outbox
 from comfy_gateway.core.ports import Clock
-from comfy_gateway.core.upstream import Backend
+from comfy_gateway.core.upstream import Backend, front_door_headers
 from comfy_gateway.site.relay.client import ENDED, GONE
 from comfy_gateway.site.relay.limits import RelayLimits, RelayStats
-from comfy_gateway.site.relay.look_up import Fates, Unanswered, look_up, token_header
+from comfy_gateway.site.relay.look_up import Fates, Unanswered, look_up
 
 logger = logging.getLogger(__name__)
 
@@ -165,7 +165,7 @@ class Link:
             async with asyncio.timeout(self._limits.connect_timeout_s):
                 return await self._http.ws_connect(
                     self._url,
-                    headers=token_header(self.backend),
+                    headers=front_door_headers(self.backend.token),
                     heartbeat=self._limits.ping_s,
                     timeout=aiohttp.ClientWSTimeout(ws_close=self._limits.close_timeout_s),
                     max_msg_size=self._limits.max_upstream_message_bytes,

@@ -1,15 +1,18 @@
 """Asks a server how prompts ended of which its socket said nothing."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 import aiohttp
 import orjson
-from yarl import URL
 
+from comfy_gateway.adapters.bounded_get import NoUsableAnswer, bounded_get
 from comfy_gateway.core.errors import GatewayError
-from comfy_gateway.core.upstream import Backend
+from comfy_gateway.core.upstream import Backend, front_door_headers
+
+MAX_ANSWER_BYTES: Final = 256 * 1024 * 1024
+"""``/queue`` carries every waiting graph whole; as much as a socket message from a server may have."""
 
 type Fates = Mapping[str, Mapping[str, Any] | None]
 """Entry of ``/history`` by prompt id, None for an unknown one; those in the queue are left out."""
@@ -42,21 +45,20 @@ async def look_up(
 
 
 async def _get(http: aiohttp.ClientSession, backend: Backend, path: str, timeout_s: float) -> dict[str, Any]:
+    question = path.split("/")[1]
     try:
-        async with http.get(
-            URL(backend.upstream.url(path), encoded=True),
-            headers=token_header(backend),
-            timeout=aiohttp.ClientTimeout(total=timeout_s),
-        ) as response:
-            response.raise_for_status()
-            content = orjson.loads(await response.read())
-    except (aiohttp.ClientError, TimeoutError, OSError, orjson.JSONDecodeError) as error:
-        raise Unanswered(f"{path.split('/')[1]}: {type(error).__name__}") from error
+        body = await bounded_get(
+            http,
+            backend.upstream.url(path),
+            headers=front_door_headers(backend.token),
+            timeout_s=timeout_s,
+            max_body_bytes=MAX_ANSWER_BYTES,
+        )
+        content = orjson.loads(body)
+    except NoUsableAnswer as failure:
+        raise Unanswered(f"{question}: {failure}") from None
+    except orjson.JSONDecodeError:
+        raise Unanswered(f"{question}: no JSON") from None
     if not isinstance(content, dict):
-        raise Unanswered(f"{path.split('/')[1]}: no object")
+        raise Unanswered(f"{question}: no object")
     return content
-
-
-def token_header(backend: Backend) -> dict[str, str]:
-    """What the pod's front door asks for; nothing for a duty server."""
-    return {} if backend.token is None else {"X-Comfy-Gateway-Token": backend.token}
