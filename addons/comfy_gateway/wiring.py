@@ -1,6 +1,7 @@
 """The only place that builds adapters and puts the parts together."""
 
 import asyncio
+import hashlib
 import logging
 import secrets
 import sys
@@ -25,7 +26,7 @@ from comfy_gateway.core.keys import Keys
 from comfy_gateway.core.podname import PodNames, new_attempt
 from comfy_gateway.core.ports import Candidate, Cloud, SessionStore
 from comfy_gateway.core.session import MAY_BILL
-from comfy_gateway.core.upstream import Backend, Source
+from comfy_gateway.core.upstream import Backend, Source, Upstream
 from comfy_gateway.hooks.deadlines import DeadlinesHook
 from comfy_gateway.hooks.edge import Door, Edge
 from comfy_gateway.hooks.error_pages import ErrorPages
@@ -328,10 +329,15 @@ def order_of(settings: Settings) -> RunPodOrder:
 
 
 def duty_backends(settings: Settings) -> list[Backend]:
-    """The shared servers, home first."""
+    """The shared servers, home first. The alias of another follows from its address, not from its place."""
     return [
-        Backend(f"duty-{position}", Source.DUTY, upstream) for position, upstream in enumerate(settings.duty)
+        Backend(f"duty-{position}", Source.DUTY, upstream, alias=_alias_of(upstream) if position else "")
+        for position, upstream in enumerate(settings.duty)
     ]
+
+
+def _alias_of(upstream: Upstream) -> str:
+    return "server-" + hashlib.sha256(upstream.url("/").encode()).hexdigest()[:8]
 
 
 def settle_interval_s(rules: Rules) -> float:

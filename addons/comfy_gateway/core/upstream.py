@@ -77,3 +77,5 @@ class Backend:
     upstream: Upstream
     token: str | None = field(default=None, repr=False)
     """The front door's token (``X-Comfy-Gateway-Token``), or None for a duty server."""
+    alias: str = ""
+    """First subfolder under which clients see this server's outputs (``core.files``); empty for home alone."""

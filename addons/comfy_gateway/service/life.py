@@ -390,4 +390,5 @@ def backend_of(pod: Pod, addresses: PodAddresses, keys: Keys) -> Backend:
         Source.PRIVATE,
         addresses.upstream(pod.pod_id),
         keys.pod_token(pod.name),
+        alias=f"private-{pod.attempt}",
     )
