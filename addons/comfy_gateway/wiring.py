@@ -44,10 +44,10 @@ from comfy_gateway.service.duty_pool import DutyPool
 from comfy_gateway.service.endings import Endings
 from comfy_gateway.service.farewell import Farewell
 from comfy_gateway.service.launch import Launch
+from comfy_gateway.service.ledger import Ledger
 from comfy_gateway.service.life import Life, backend_of
 from comfy_gateway.service.meters import Meters
 from comfy_gateway.service.no_cloud import NoCloud
-from comfy_gateway.service.prompt_book import PromptBook
 from comfy_gateway.service.routes import Routes
 from comfy_gateway.service.rules import Rules
 from comfy_gateway.service.sessions import Sessions
@@ -160,9 +160,9 @@ class Gateway:
         pool = DutyPool(duty_backends(settings), prober, clock)
         routes = Routes(pool.home, pool.choose, pool.backends)
         pool.on_move(routes.duty_changed)
-        book = PromptBook()
+        ledger = Ledger()
         activity = Activity(clock)
-        book.watch(lambda record: activity.touch(record.backend_id))
+        ledger.watch(lambda record: activity.touch(record.backend_id))
         addresses = settings.pod_addresses
         sessions = Sessions(
             store=store,
@@ -191,7 +191,7 @@ class Gateway:
             prober=prober,
             agent=HttpAgent(http, AGENT_TIMEOUT_S),
             store=store,
-            book=book,
+            ledger=ledger,
             activity=activity,
             addresses=addresses,
             keys=keys,
@@ -202,7 +202,7 @@ class Gateway:
         bursts = Bursts(sessions=sessions, rules=rules, clock=clock, begin=life.begin)
         states = HttpPromptStates(http, settings.health.timeout_s)
         settling = Settling(
-            book=book,
+            ledger=ledger,
             routes=routes,
             states=states,
             clock=clock,
@@ -210,7 +210,7 @@ class Gateway:
             give_up_s=rules.idle.silence_timeout_s,
         )
         sessions.watch(settling.session_moved)
-        relay = Relay(routes=routes, book=book, keys=keys, clock=clock)
+        relay = Relay(routes=routes, ledger=ledger, keys=keys, clock=clock)
         self._open.push_async_callback(relay.aclose)
         meters.watch_values("comfy_gateway_relay", "The relay's", relay.stats)
         told = ToldFiles(clock)
@@ -220,7 +220,7 @@ class Gateway:
                 key=site_key,
                 socket=Socket(relay),
                 results=Results(
-                    book=book,
+                    ledger=ledger,
                     routes=routes,
                     told=told,
                     http=http,
@@ -255,7 +255,7 @@ class Gateway:
         tasks.start(settling.run(), name="settling")
         return Edge(
             routes=routes,
-            book=book,
+            ledger=ledger,
             bursts=bursts,
             activity=activity,
             told=told,

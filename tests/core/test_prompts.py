@@ -43,6 +43,6 @@ def test_the_history_tells_how_a_prompt_ended(entry: Any, outcome: Outcome) -> N
 
 
 @pytest.mark.parametrize("outcome", Outcome)
-def test_everything_but_accepted_is_an_ending(outcome: Outcome) -> None:
+def test_everything_but_accepted_and_running_is_an_ending(outcome: Outcome) -> None:
     record = PromptRecord("p1", None, "sid", "duty-0", outcome)
-    assert record.is_finished == (outcome is not Outcome.ACCEPTED)
+    assert record.is_finished == (outcome not in {Outcome.ACCEPTED, Outcome.RUNNING})

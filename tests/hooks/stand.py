@@ -36,8 +36,8 @@ from comfy_gateway.hooks.prompts import PromptsHook
 from comfy_gateway.hooks.router import RouterHook
 from comfy_gateway.service.activity import Activity
 from comfy_gateway.service.bursts import Bursts
+from comfy_gateway.service.ledger import Ledger
 from comfy_gateway.service.meters import Meters
-from comfy_gateway.service.prompt_book import PromptBook
 from comfy_gateway.service.routes import Routes
 from comfy_gateway.service.rules import Rules
 from comfy_gateway.service.sessions import Sessions
@@ -98,7 +98,7 @@ class Stand:
         """Users for whom a pod was asked for."""
         self.relay = StandInRelay()
         self.routes = Routes(home, lambda _user: duty, (home, duty))
-        self.book = PromptBook()
+        self.ledger = Ledger()
         self.activity = Activity(self.clock)
         self.sessions = Sessions(
             store=FakeStore(self.clock), routes=self.routes, clock=self.clock, backend_of=lambda _pod: POD
@@ -111,7 +111,7 @@ class Stand:
         self.keep_bytes = 0
         self.edge = Edge(
             routes=self.routes,
-            book=self.book,
+            ledger=self.ledger,
             bursts=Bursts(sessions=self.sessions, rules=rules, clock=self.clock, begin=self.begun.append),
             activity=self.activity,
             told=ToldFiles(self.clock),

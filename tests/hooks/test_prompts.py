@@ -177,11 +177,11 @@ async def test_a_prompt_is_work_from_its_sending_to_its_answer(stand: Stand) -> 
 # -- accepted
 
 
-async def test_an_accepted_prompt_is_told_booked_and_counted(stand: Stand) -> None:
+async def test_an_accepted_prompt_is_told_entered_and_counted(stand: Stand) -> None:
     flow = await stand.exchange(prompt(BODY), accepted("p1"))
     assert flow.response is not None
     assert flow.response.headers["X-Comfy-Prompt-Id"] == "p1"
-    record = stand.book.find("p1")
+    record = stand.ledger.find("p1")
     assert record is not None
     assert (record.user_key, record.sid, record.backend_id) == (ALICE.key, "tab", DUTY.id)
     assert record.outcome is Outcome.ACCEPTED
@@ -214,7 +214,7 @@ async def test_only_an_accepted_prompt_counts(stand: Stand, answer: Callable[[],
         assert flow.response is not None
         assert "X-Comfy-Prompt-Id" not in flow.response.headers
     assert stand.begun == []
-    assert stand.book.unfinished() == []
+    assert stand.ledger.unfinished() == []
 
 
 async def test_the_fifth_accepted_prompt_asks_for_a_pod_and_forty_at_once_ask_for_one(stand: Stand) -> None:
@@ -238,12 +238,12 @@ async def test_prompts_outside_the_window_do_not_add_up(stand: Stand) -> None:
     assert stand.begun == []
 
 
-async def test_a_prompt_of_nobody_is_booked_and_buys_nothing(stand: Stand) -> None:
+async def test_a_prompt_of_nobody_is_entered_and_buys_nothing(stand: Stand) -> None:
     stand.change(identity=IdentityRules(is_required=False))
     for number in range(10):
         await stand.exchange(prompt(b'{"prompt": {}}', user=None), accepted(f"p{number}"))
     assert stand.begun == []
-    record = stand.book.find("p3")
+    record = stand.ledger.find("p3")
     assert record is not None
     assert record.user_key is None
 
@@ -285,4 +285,4 @@ async def test_an_answer_that_comes_after_the_gateway_has_ended_is_passed_on(sta
     await stand.answer(flow, accepted("p1"))
     assert flow.response is not None
     assert flow.response.status_code == 200
-    assert stand.book.find("p1") is None
+    assert stand.ledger.find("p1") is None

@@ -52,7 +52,7 @@ async def test_a_flow_from_a_file_stays_as_it_is(
     assert flow.request.stream is False
 
 
-async def test_prompts_from_a_file_are_neither_booked_nor_counted_and_wait_for_no_socket(
+async def test_prompts_from_a_file_are_neither_entered_nor_counted_and_wait_for_no_socket(
     stand: Stand,
 ) -> None:
     for number in range(10):
@@ -67,7 +67,7 @@ async def test_prompts_from_a_file_are_neither_booked_nor_counted_and_wait_for_n
         }
         await loaded(stand, flow, accepted(f"p{number}"))
     assert stand.begun == []
-    assert stand.book.find("p1") is None
+    assert stand.ledger.find("p1") is None
     assert stand.relay.asked == []
     assert stand.edge.client_ids.owner("tab") is None
 

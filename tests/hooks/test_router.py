@@ -98,7 +98,7 @@ async def test_the_pod_of_one_user_is_nobody_elses(stand: Stand) -> None:
 
 
 def _note(stand: Stand, prompt_id: str, backend_id: str, user_key: str | None = ALICE.key) -> None:
-    stand.book.accept(PromptRecord(prompt_id, user_key, "tab", backend_id))
+    stand.ledger.accept(PromptRecord(prompt_id, user_key, "tab", backend_id))
 
 
 async def test_a_history_is_answered_by_the_server_that_has_the_prompt(stand: Stand) -> None:

@@ -191,7 +191,7 @@ async def test_the_pages_own_origin_becomes_the_servers(stand: Stand) -> None:
 # -- prompts and the socket
 
 
-async def test_prompts_go_up_with_our_client_id_and_their_answers_are_booked(stand: Stand) -> None:
+async def test_prompts_go_up_with_our_client_id_and_their_answers_are_entered(stand: Stand) -> None:
     accepted = []
     for flow in [*recorded("api"), *recorded("socket")]:
         if table_says(flow) is not C.PROMPT:
@@ -206,7 +206,7 @@ async def test_prompts_go_up_with_our_client_id_and_their_answers_are_booked(sta
         if flow.response.status_code == 200:
             prompt_id = flow.response.json()["prompt_id"]
             assert flow.response.headers["X-Comfy-Prompt-Id"] == prompt_id
-            assert stand.book.find(prompt_id) == PromptRecord(prompt_id, RECORDER.key, SID, DUTY.id)
+            assert stand.ledger.find(prompt_id) == PromptRecord(prompt_id, RECORDER.key, SID, DUTY.id)
             accepted.append(prompt_id)
         else:
             assert "X-Comfy-Prompt-Id" not in flow.response.headers
@@ -305,7 +305,7 @@ async def test_looking_at_a_recording_changes_and_counts_nothing(stand: Stand) -
         after = flow.get_state()
         assert after == before, line_of(flow)
     assert stand.begun == []
-    assert stand.book.unfinished() == []
+    assert stand.ledger.unfinished() == []
     assert stand.relay.asked == []
     assert len(stand.edge.client_ids) == 0
     assert stand.activity.last_s(HOME.id) is stand.activity.last_s(DUTY.id) is None

@@ -68,7 +68,7 @@ class History:
 
     async def finish(self) -> None:
         for prompt in self.open_prompts:
-            self.world.book.end(prompt, Outcome.DONE)
+            self.world.ledger.end(prompt, Outcome.DONE)
         self.open_prompts.clear()
 
     async def wait(self) -> None:
@@ -171,7 +171,7 @@ async def test_whatever_happens_no_pod_is_doubled_lost_or_taken_from_others(
     assert not [pod.name for pod in world.cloud.living() if pod not in history.foreign]
     assert not list(world.sessions)
     assert not world.routes.privates()
-    assert not world.book.unfinished()
+    assert not world.ledger.unfinished()
     assert {row.state for row in world.memory.rows.values()} <= {State.SHARED}
 
     for user in USERS:

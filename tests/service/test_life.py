@@ -159,7 +159,7 @@ async def test_a_pod_is_not_idle_while_a_prompt_is_in_flight(world: World) -> No
     await world.clock.advance(3000)
     assert world.state() is State.READY
 
-    world.book.end(prompt, Outcome.DONE)
+    world.ledger.end(prompt, Outcome.DONE)
     assert 600 <= await world.until(State.SHARED) <= 662
 
 
@@ -205,7 +205,7 @@ async def test_a_pod_drains_until_its_prompts_have_ended(world: World) -> None:
     assert world.state() is State.DRAINING
     assert world.routes.private(ALICE) is None
     assert pod.ended_s is None
-    world.book.end(prompt, Outcome.DONE)
+    world.ledger.end(prompt, Outcome.DONE)
     await world.until(State.SHARED)
     assert pod.ended_s is not None
 
@@ -218,7 +218,7 @@ async def test_settling_leaves_the_prompts_of_a_draining_pod_open(world: World) 
     world.signals.send(ALICE, Event.STOPPED, "an operator wants it gone")
     await world.clock.advance(90)
     assert world.state() is State.DRAINING
-    record = world.book.find(prompt)
+    record = world.ledger.find(prompt)
     assert record is not None
     assert record.outcome is Outcome.ACCEPTED
 

@@ -14,11 +14,11 @@ from tests.service.world import ALICE, World
 async def accept(
     world: World, prompt_id: str, user: UserId | None = ALICE, backend_id: str = "duty-0"
 ) -> None:
-    world.book.accept(PromptRecord(prompt_id, None if user is None else user.key, "sid", backend_id))
+    world.ledger.accept(PromptRecord(prompt_id, None if user is None else user.key, "sid", backend_id))
 
 
 def outcome(world: World, prompt_id: str) -> Outcome:
-    found = world.book.find(prompt_id)
+    found = world.ledger.find(prompt_id)
     assert found is not None
     return found.outcome
 
@@ -83,7 +83,7 @@ async def test_prompts_on_a_pod_that_is_gone_are_lost(world: World) -> None:
     await world.settling.settle()
     await world.settling.settle()
     assert outcome(world, prompt) is Outcome.LOST
-    assert world.book.unfinished(backend_id=pod.name) == []
+    assert world.ledger.unfinished(backend_id=pod.name) == []
 
 
 async def test_prompts_of_nobody_in_particular_are_settled_on_their_own_server(clock: FakeClock) -> None:
@@ -115,11 +115,11 @@ async def test_settling_goes_on_after_a_round_that_failed(
 
     await accept(world, "p1")
     await accept(world, "p2")
-    stop = world.book.watch(break_once)
+    stop = world.ledger.watch(break_once)
     world.tasks.start(world.settling.run(), name="settling")
     await world.clock.advance(61)
     assert "settling failed once" in caplog.text
-    assert world.book.unfinished() == []
+    assert world.ledger.unfinished() == []
 
 
 async def test_prompts_of_a_pod_whose_comfyui_stays_mute_are_lost_in_the_end(world: World) -> None:

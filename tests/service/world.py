@@ -23,8 +23,8 @@ from comfy_gateway.service.cloud_watch import CloudWatch
 from comfy_gateway.service.duty_pool import DutyPool
 from comfy_gateway.service.endings import Endings
 from comfy_gateway.service.launch import Launch
+from comfy_gateway.service.ledger import Ledger
 from comfy_gateway.service.life import Life, backend_of
-from comfy_gateway.service.prompt_book import PromptBook
 from comfy_gateway.service.routes import Routes
 from comfy_gateway.service.rules import Rules
 from comfy_gateway.service.sessions import Sessions
@@ -89,9 +89,9 @@ class World:
         self.pool = DutyPool(self._duties, self.servers, self.clock)
         self.routes = Routes(self.pool.home, self.pool.choose, self.pool.backends)
         self.pool.on_move(self.routes.duty_changed)
-        self.book = PromptBook()
+        self.ledger = Ledger()
         self.activity = Activity(self.clock)
-        self.book.watch(lambda record: self.activity.touch(record.backend_id))
+        self.ledger.watch(lambda record: self.activity.touch(record.backend_id))
         self.sessions = Sessions(
             store=self.store,
             routes=self.routes,
@@ -118,7 +118,7 @@ class World:
             prober=self.servers,
             agent=self.servers,
             store=self.store,
-            book=self.book,
+            ledger=self.ledger,
             activity=self.activity,
             addresses=ADDRESSES,
             keys=KEYS,
@@ -146,7 +146,7 @@ class World:
             stray_grace_s=self.rules.idle.idle_s,
         )
         self.settling = Settling(
-            book=self.book, routes=self.routes, states=self.states, clock=self.clock, interval_s=15.0
+            ledger=self.ledger, routes=self.routes, states=self.states, clock=self.clock, interval_s=15.0
         )
         self.sessions.watch(self.settling.session_moved)
 
@@ -178,10 +178,10 @@ class World:
         for _ in range(count):
             prompt_id = f"prompt-{next(self._prompts)}"
             backend = self.routes.current(user)
-            self.book.accept(PromptRecord(prompt_id, user.key, "sid", backend.id))
+            self.ledger.accept(PromptRecord(prompt_id, user.key, "sid", backend.id))
             self.bursts.prompt_accepted(user)
             if is_done:
-                self.book.end(prompt_id, Outcome.DONE)
+                self.ledger.end(prompt_id, Outcome.DONE)
             made.append(prompt_id)
         return made
 

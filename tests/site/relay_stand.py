@@ -19,7 +19,7 @@ from comfy_gateway.core.prompts import PromptRecord
 from comfy_gateway.core.socket_ids import upstream_sid
 from comfy_gateway.core.upstream import Backend, Source, Upstream
 from comfy_gateway.core.users import IdKind, UserId
-from comfy_gateway.service.prompt_book import PromptBook
+from comfy_gateway.service.ledger import Ledger
 from comfy_gateway.service.routes import Routes
 from comfy_gateway.site.relay import Relay, RelayLimits
 
@@ -119,8 +119,8 @@ class Stand:
     def __init__(self, backend: Backend, limits: RelayLimits, clock: Clock) -> None:
         self.duty = backend
         self.routes = Routes(backend, lambda user: self.duty)
-        self.book = PromptBook()
-        self.relay = Relay(routes=self.routes, book=self.book, keys=KEYS, clock=clock, limits=limits)
+        self.ledger = Ledger()
+        self.relay = Relay(routes=self.routes, ledger=self.ledger, keys=KEYS, clock=clock, limits=limits)
         self.url = ""
         self.clients: list[Client] = []
         """All that ever connected: nobody is closed because a test lost sight of it."""
@@ -179,7 +179,7 @@ class Stand:
     def accept(
         self, prompt_id: str, backend: Backend, *, user: UserId | None = ALICE, sid: str = "tab"
     ) -> None:
-        self.book.accept(PromptRecord(prompt_id, user.key if user else None, sid, backend.id))
+        self.ledger.accept(PromptRecord(prompt_id, user.key if user else None, sid, backend.id))
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         key = request.headers.get("X-User")

@@ -13,8 +13,8 @@ from comfy_gateway.core.keys import Keys
 from comfy_gateway.core.upstream import Backend, Source, Upstream
 from comfy_gateway.core.users import IdKind, UserId
 from comfy_gateway.service.duty_pool import DutyPool
+from comfy_gateway.service.ledger import Ledger
 from comfy_gateway.service.meters import Meters
-from comfy_gateway.service.prompt_book import PromptBook
 from comfy_gateway.service.routes import Routes
 from comfy_gateway.service.told_files import ToldFiles
 from comfy_gateway.site.app import build_app
@@ -37,7 +37,7 @@ class Site:
     http: aiohttp.ClientSession
     url: str
     routes: Routes
-    book: PromptBook
+    ledger: Ledger
     told: ToldFiles
     pool: DutyPool
     meters: Meters
@@ -61,17 +61,17 @@ async def site_before(*urls: str, timeout_s: float = 10.0) -> AsyncIterator[Site
         backends = [duty(url, number) for number, url in enumerate(urls)]
         pool = DutyPool(backends, HttpProber(http, "/queue", 2.0), clock)
         routes = Routes(pool.home, lambda _user: pool.home, pool.backends)
-        book, told, meters = PromptBook(), ToldFiles(clock), Meters()
-        relay = Relay(routes=routes, book=book, keys=KEYS, clock=clock)
+        ledger, told, meters = Ledger(), ToldFiles(clock), Meters()
+        relay = Relay(routes=routes, ledger=ledger, keys=KEYS, clock=clock)
         stack.push_async_callback(relay.aclose)
         server = SiteServer(
             build_app(
                 key=KEY,
                 socket=Socket(relay),
-                results=Results(book=book, routes=routes, told=told, http=http, timeout_s=timeout_s),
+                results=Results(ledger=ledger, routes=routes, told=told, http=http, timeout_s=timeout_s),
                 status=Status(pool=pool, registry=meters.registry),
             )
         )
         address = await server.start()
         stack.push_async_callback(server.aclose)
-        yield Site(http, address.url(""), routes, book, told, pool, meters)
+        yield Site(http, address.url(""), routes, ledger, told, pool, meters)

@@ -155,7 +155,7 @@ async def test_a_client_may_send_16_mb_but_not_more(comfy: ScriptedComfy, stand:
         ("execution_interrupted", Outcome.INTERRUPTED),
     ],
 )
-async def test_a_verdict_ends_the_prompt_in_the_book(
+async def test_a_verdict_ends_the_prompt_in_the_ledger(
     comfy: ScriptedComfy, stand: Stand, verdict: str, outcome: Outcome
 ) -> None:
     client = await stand.connect()
@@ -164,7 +164,7 @@ async def test_a_verdict_ends_the_prompt_in_the_book(
     await comfy.say(verdict, prompt_id="p")
     await client.hear_kind(verdict)
 
-    record = stand.book.find("p")
+    record = stand.ledger.find("p")
     assert record is not None
     assert record.outcome is outcome
 
@@ -176,7 +176,7 @@ async def test_the_release_alone_ends_the_prompt_of_an_old_server(comfy: Scripte
     await comfy.say("executing", node=None, prompt_id="p")
     await client.hear_kind("executing")
 
-    assert stand.book.unfinished() == []
+    assert stand.ledger.unfinished() == []
 
 
 async def test_an_ending_that_overtakes_the_acceptance_is_kept_for_it(
@@ -189,12 +189,12 @@ async def test_an_ending_that_overtakes_the_acceptance_is_kept_for_it(
 
     stand.accept("p", stand.duty)
 
-    record = stand.book.find("p")
+    record = stand.ledger.find("p")
     assert record is not None
     assert record.outcome is Outcome.ERROR
 
 
-async def test_a_watcher_of_the_book_that_fails_costs_nobody_an_event(
+async def test_a_watcher_of_the_ledger_that_fails_costs_nobody_an_event(
     comfy: ScriptedComfy, stand: Stand, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = await stand.connect()
@@ -203,7 +203,7 @@ async def test_a_watcher_of_the_book_that_fails_costs_nobody_an_event(
     def fail(record: object) -> None:
         raise ValueError("somebody else's fault")
 
-    stand.book.watch(fail)
+    stand.ledger.watch(fail)
     await comfy.say("execution_success", prompt_id="p")
     await comfy.say("executing", node=None, prompt_id="p")
     await client.hear_kind("executing")

@@ -161,7 +161,7 @@ async def test_a_missed_success_is_made_up_with_the_outputs_that_were_not_told(
     assert client.story("p") == ["execution_start", "executed", "executed", "execution_success", "released"]
     assert [executed["node"] for executed in client.of("executed")] == ["7", "9"]
     assert client.of("executed")[1]["output"] == {"images": [{"filename": "9.png"}]}
-    assert stand.book.unfinished() == []
+    assert stand.ledger.unfinished() == []
     assert stand.stats.made_up_endings == 1
 
 
@@ -175,7 +175,7 @@ async def test_a_missed_error_is_made_up_in_the_servers_words(comfy: ScriptedCom
 
     assert client.story("p") == ["execution_start", "execution_cached", "execution_error", "released"]
     assert client.of("execution_error")[0]["exception_message"] == "out of memory"
-    record = stand.book.find("p")
+    record = stand.ledger.find("p")
     assert record is not None
     assert record.outcome is Outcome.ERROR
 
@@ -301,7 +301,7 @@ async def test_a_prompt_that_nobody_knows_any_more_is_lost_with_an_error(
 
     assert client.story("p") == ["execution_start", "execution_error", "released"]
     assert client.of("execution_error")[0]["exception_message"] == "The server restarted and lost this prompt"
-    record = stand.book.find("p")
+    record = stand.ledger.find("p")
     assert record is not None
     assert record.outcome is Outcome.LOST
 
@@ -380,7 +380,7 @@ async def test_a_prompt_taken_out_of_the_queue_ends_without_a_word(comfy: Script
         client = await stand.connect()
         stand.accept("p", stand.duty)
 
-        await until(lambda: stand.book.unfinished() == [])
+        await until(lambda: stand.ledger.unfinished() == [])
         await settled(comfy, client)
 
         assert client.story("p") == []

@@ -73,7 +73,7 @@ async def test_a_script_that_never_reconnects_loses_no_event_by_a_move_with_five
             assert steps == [1, 2, 3, 4]
         assert [bool(status.get("sid")) for status in client.of("status")].count(True) == 1
         assert len([said for said in client.said if isinstance(said, bytes)]) == 4 * len(prompts)
-        assert {record.outcome for record in map(stand.book.find, prompts) if record} == {Outcome.DONE}
+        assert {record.outcome for record in map(stand.ledger.find, prompts) if record} == {Outcome.DONE}
         assert stand.stats.made_up_endings == 0
 
         await until(lambda: simulated_duty.open_sockets == 0)
@@ -264,7 +264,7 @@ async def test_a_pod_that_is_gone_with_a_prompt_is_not_called_for_ever(home: Scr
         await until(lambda: stand.stats.upstream_sockets == 1)
         await until(lambda: not any("comfy-gw-alice-1" in task.get_name() for task in asyncio.all_tasks()))
 
-        stand.book.end("p", Outcome.LOST)
+        stand.ledger.end("p", Outcome.LOST)
         await client.hear_until(lambda client: "released" in client.story("p"))
 
         assert client.story("p") == ["execution_error", "released"]
@@ -274,7 +274,7 @@ async def test_a_prompt_whose_loss_others_have_found_is_told_once(home: Scripted
     client = await stand.connect()
     stand.accept("p", duty(home.url))
 
-    stand.book.end("p", Outcome.LOST)
+    stand.ledger.end("p", Outcome.LOST)
     await home.say("execution_success", prompt_id="p")
     await home.say("executing", node=None, prompt_id="p")
     await home.say("hello")
@@ -292,7 +292,7 @@ async def test_a_prompt_that_moved_to_another_server_is_heard_there(
     stand.routes.set_private(ALICE, pod(private.url))
     await until(lambda: private.registered)
 
-    stand.book.accept(PromptRecord("p", ALICE.key, "tab", pod(private.url).id))
+    stand.ledger.accept(PromptRecord("p", ALICE.key, "tab", pod(private.url).id))
     await private.say("execution_start", prompt_id="p")
     await client.hear_kind("execution_start")
 

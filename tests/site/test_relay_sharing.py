@@ -248,7 +248,7 @@ async def test_events_of_strangers_are_passed_on_and_noted(comfy: ScriptedComfy,
     await client.hear_kind("execution_success")
     stand.accept("unknown", stand.duty)
 
-    assert stand.book.unfinished() == []
+    assert stand.ledger.unfinished() == []
 
 
 async def test_a_prompt_of_somebody_else_with_the_same_id_is_not_waited_for(
@@ -262,4 +262,4 @@ async def test_a_prompt_of_somebody_else_with_the_same_id_is_not_waited_for(
     await client.hear_kind("hello")
 
     assert client.kinds() == ["status", "hello"]
-    assert stand.book.unfinished()
+    assert stand.ledger.unfinished()

@@ -61,10 +61,10 @@ async def pod_and_site(
         await runner.cleanup()
 
 
-def book(site: Site, backend: Backend, user: UserId | None = ALICE, prompt_id: str = "p1") -> None:
+def enter(site: Site, backend: Backend, user: UserId | None = ALICE, prompt_id: str = "p1") -> None:
     if user is not None:
         site.routes.set_private(user, backend)
-    site.book.accept(PromptRecord(prompt_id, user.key if user else None, "tab", backend.id))
+    site.ledger.accept(PromptRecord(prompt_id, user.key if user else None, "tab", backend.id))
 
 
 async def ask(site: Site, path: str = "/-/history/p1") -> tuple[int, bytes]:
@@ -75,14 +75,14 @@ async def ask(site: Site, path: str = "/-/history/p1") -> tuple[int, bytes]:
 @pytest.mark.parametrize("prefix", ["", "/behind/it"])
 async def test_the_history_comes_from_the_pod_that_has_the_prompt_unchanged(prefix: str) -> None:
     async with pod_and_site(prefix=prefix) as (pod, site, backend):
-        book(site, backend)
+        enter(site, backend)
         assert await ask(site) == (200, pod.body)
         assert pod.seen == [(f"{prefix}/history/p1", TOKEN)]
 
 
 async def test_files_that_were_told_lead_the_peer_to_their_server() -> None:
     async with pod_and_site() as (_, site, backend):
-        book(site, backend)
+        enter(site, backend)
         assert site.told.owner(PEER, KEY_OF_PICTURE, site.routes) is None
         await ask(site)
         assert site.told.owner(PEER, KEY_OF_PICTURE, site.routes) == backend
@@ -111,7 +111,7 @@ ODD: dict[str, Any] = {
 async def test_an_answer_of_another_shape_is_passed_on_and_tells_of_no_file(answer: Any) -> None:
     async with pod_and_site() as (pod, site, backend):
         pod.body = answer if isinstance(answer, bytes) else orjson.dumps(answer)
-        book(site, backend)
+        enter(site, backend)
         assert await ask(site) == (200, pod.body)
         assert site.told._told == {}
 
@@ -120,7 +120,7 @@ async def test_an_answer_of_another_shape_is_passed_on_and_tells_of_no_file(answ
 async def test_a_refusal_of_the_server_is_passed_on_and_tells_of_no_file(status: int) -> None:
     async with pod_and_site() as (pod, site, backend):
         pod.status = status
-        book(site, backend)
+        enter(site, backend)
         assert (await ask(site))[0] == status
         assert site.told._told == {}
         assert len(pod.seen) == 1
@@ -129,7 +129,7 @@ async def test_a_refusal_of_the_server_is_passed_on_and_tells_of_no_file(status:
 async def test_a_server_that_is_late_is_a_504() -> None:
     async with pod_and_site(timeout_s=0.1) as (pod, site, backend):
         pod.answers.clear()
-        book(site, backend)
+        enter(site, backend)
         status, body = await ask(site)
         assert status == 504
         assert orjson.loads(body)["error"]["type"] == "upstream_timeout"
@@ -139,7 +139,7 @@ async def test_a_server_that_is_late_is_a_504() -> None:
 async def test_a_server_that_breaks_off_is_a_502_without_its_address() -> None:
     async with pod_and_site() as (pod, site, backend):
         pod.breaks_off = True
-        book(site, backend)
+        enter(site, backend)
         status, body = await ask(site)
         assert status == 502
         assert b"127.0.0.1" not in body
@@ -148,7 +148,7 @@ async def test_a_server_that_breaks_off_is_a_502_without_its_address() -> None:
 async def test_a_prompt_that_is_unknown_or_whose_pod_is_gone_is_dutys_matter() -> None:
     async with pod_and_site() as (pod, site, backend):
         assert (await ask(site, "/-/history/unknown"))[0] == 502, "duty is dead here"
-        book(site, backend, UserId(IdKind.NAMED, "bob"))
+        enter(site, backend, UserId(IdKind.NAMED, "bob"))
         site.routes.clear_private(UserId(IdKind.NAMED, "bob"))
         assert (await ask(site))[0] == 502
         assert pod.seen == []
@@ -156,5 +156,5 @@ async def test_a_prompt_that_is_unknown_or_whose_pod_is_gone_is_dutys_matter() -
 
 async def test_a_prompt_of_nobody_is_found_on_its_duty_server() -> None:
     async with pod_and_site() as (_, site, _backend):
-        book(site, site.pool.home, None)
+        enter(site, site.pool.home, None)
         assert (await ask(site))[0] == 502, "asked, and dead"

@@ -170,6 +170,11 @@ def prompt_id_of(path: str) -> str | None:
     return None
 
 
+def route_of(path: str) -> str:
+    """The route as ComfyUI's router reads it: escapes of ASCII characters decoded, without ``/api`` and query."""
+    return _without_api(_plain(path))
+
+
 def _classify(method: str, plain: str, rules: RouteRules) -> RequestClass:
     if plain == "/gateway" or plain.startswith("/gateway/"):
         return RequestClass.RESERVED

@@ -1,20 +1,27 @@
 """One accepted prompt, and how it can end."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+UNKNOWN_TIME = datetime.fromtimestamp(0, UTC)
+
 
 class Outcome(StrEnum):
-    """Where a prompt stands. Everything but ACCEPTED is an ending, and a prompt has one ending."""
+    """Where a prompt stands. Everything but ACCEPTED and RUNNING is an ending, and a prompt has one ending."""
 
     ACCEPTED = "accepted"
+    RUNNING = "running"
     DONE = "done"
     ERROR = "error"
     INTERRUPTED = "interrupted"
     LOST = "lost"
     """The server that had it forgot it."""
+
+
+UNFINISHED = frozenset({Outcome.ACCEPTED, Outcome.RUNNING})
 
 
 def outcome_of_history(entry: Any) -> Outcome:
@@ -42,8 +49,21 @@ class PromptRecord:
     """The client's own socket id (not the one that the server sees)."""
     backend_id: str
     outcome: Outcome = Outcome.ACCEPTED
+    number: float = 0
+    """The number that clients see, which is the gateway's own and not the server's. Negative for ``front``."""
+    body_sha256: str = ""
+    """Of the body as the client sent it, in hexadecimal."""
+    accepted_at: datetime = UNKNOWN_TIME
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    replays: int = 0
+    """How often it was submitted again because the server that had it lost it."""
+    node_errors: Mapping[str, Any] = field(default_factory=dict)
+    """Of the outputs that the server left out when it accepted the rest."""
+    is_hidden: bool = False
+    """Whether its user has deleted it from the history."""
 
     @property
     def is_finished(self) -> bool:
         """Whether the prompt has ended."""
-        return self.outcome is not Outcome.ACCEPTED
+        return self.outcome not in UNFINISHED

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from comfy_gateway.core.frames import Message
-from comfy_gateway.core.prompts import Outcome, PromptRecord
+from comfy_gateway.core.prompts import UNFINISHED, Outcome, PromptRecord
 
 VERDICTS: Final[Mapping[str, Outcome]] = {
     "execution_success": Outcome.DONE,
@@ -31,9 +31,9 @@ class Story:
 
     backend_id: str
     is_ours: bool = False
-    """Whether the book has it as a prompt of this user and socket id."""
+    """Whether the ledger has it as a prompt of this user and socket id."""
     outcome: Outcome = Outcome.ACCEPTED
-    """The book's word on it, which others may know before a socket says it."""
+    """The ledger's word on it, which others may know before a socket says it."""
     has_begun: bool = False
     executed: set[str] = field(default_factory=set)
     """Nodes whose outputs were told."""
@@ -46,7 +46,7 @@ class Story:
     def needs_socket(self) -> bool:
         """Whether more is to come. A prompt that others have ended needs nothing when no verdict has come:
         one that was taken out of the queue ends without a word."""
-        return self.is_ours and not self.is_over and (self.has_verdict or self.outcome is Outcome.ACCEPTED)
+        return self.is_ours and not self.is_over and (self.has_verdict or self.outcome in UNFINISHED)
 
 
 class Stories:
@@ -62,7 +62,7 @@ class Stories:
         return self._stories.get(prompt_id)
 
     def note(self, record: PromptRecord) -> Story:
-        """Take over what the book says about a prompt of ours; returns its story."""
+        """Take over what the ledger says about a prompt of ours; returns its story."""
         story = self._stories.get(record.prompt_id)
         runs_again = story is not None and not record.is_finished and story.is_over
         if story is None or runs_again or story.backend_id != record.backend_id:

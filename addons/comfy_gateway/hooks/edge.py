@@ -16,8 +16,8 @@ from comfy_gateway.core.upstream import Upstream
 from comfy_gateway.core.users import UserId
 from comfy_gateway.service.activity import Activity
 from comfy_gateway.service.bursts import Bursts
+from comfy_gateway.service.ledger import Ledger
 from comfy_gateway.service.meters import Meters
-from comfy_gateway.service.prompt_book import PromptBook
 from comfy_gateway.service.routes import Routes
 from comfy_gateway.service.tasks import Tasks
 from comfy_gateway.service.told_files import ToldFiles
@@ -36,7 +36,7 @@ class Edge:
     """The parts of the running gateway that hooks call."""
 
     routes: Routes
-    book: PromptBook
+    ledger: Ledger
     bursts: Bursts
     activity: Activity
     told: ToldFiles

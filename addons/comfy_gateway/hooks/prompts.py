@@ -78,7 +78,7 @@ class PromptsHook:
             answer_here(flow, missing_identity(gateway))
             return
         note(flow, found)
-        known = gateway.book.find(body.prompt_id) if body.prompt_id is not None else None
+        known = gateway.ledger.find(body.prompt_id) if body.prompt_id is not None else None
         if known is not None and known.user_key != (found.user.key if found.user else None):
             # The prompt's id is the key to its results; nobody may put another prompt under it.
             answer_here(flow, PROMPT_ID_TAKEN)
@@ -119,7 +119,7 @@ class PromptsHook:
             return
         flow.response.headers["X-Comfy-Prompt-Id"] = prompt_id
         user_key = flow.metadata.get(edge.USER)
-        gateway.book.accept(
+        gateway.ledger.accept(
             PromptRecord(
                 prompt_id,
                 user_key,

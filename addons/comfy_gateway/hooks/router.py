@@ -141,14 +141,14 @@ def _to_relay(flow: http.HTTPFlow, gateway: Edge, user: UserId | None) -> None:
 def _asks_for_known_prompt(flow: http.HTTPFlow, gateway: Edge) -> bool:
     prompt_id = prompt_id_of(flow.request.path) if flow.request.method == "GET" else None
     is_history = flow.metadata[edge.CLASS] == RequestClass.RESULTS
-    return prompt_id is not None and is_history and gateway.book.find(prompt_id) is not None
+    return prompt_id is not None and is_history and gateway.ledger.find(prompt_id) is not None
 
 
 def _owner(flow: http.HTTPFlow, gateway: Edge, user: UserId | None) -> Backend | None:
     """The server that has what is asked for, where we know it."""
     prompt_id = prompt_id_of(flow.request.path)
     if prompt_id is not None:
-        record = gateway.book.find(prompt_id)
+        record = gateway.ledger.find(prompt_id)
         if record is None or (user is not None and record.user_key != user.key):
             return None
         return gateway.routes.by_id(user, record.backend_id)

@@ -24,7 +24,7 @@ from comfy_gateway.core.users import UserId
 from comfy_gateway.service.activity import Activity
 from comfy_gateway.service.endings import Endings
 from comfy_gateway.service.launch import Launch
-from comfy_gateway.service.prompt_book import PromptBook
+from comfy_gateway.service.ledger import Ledger
 from comfy_gateway.service.rules import Rules
 from comfy_gateway.service.sessions import Sessions
 from comfy_gateway.service.signals import Signals
@@ -62,7 +62,7 @@ class Life:
         prober: Prober,
         agent: Agent,
         store: SessionStore,
-        book: PromptBook,
+        ledger: Ledger,
         activity: Activity,
         addresses: PodAddresses,
         keys: Keys,
@@ -77,7 +77,7 @@ class Life:
         self._prober = prober
         self._agent = agent
         self._store = store
-        self._book = book
+        self._ledger = ledger
         self._activity = activity
         self._addresses = addresses
         self._keys = keys
@@ -277,7 +277,7 @@ class Life:
         return PodUse(
             ready_since_s=ready_since_s,
             last_activity_s=ready_since_s if last_s is None else last_s,
-            prompts_in_flight=len(self._book.unfinished(user=user, backend_id=pod.name)),
+            prompts_in_flight=len(self._ledger.unfinished(user=user, backend_id=pod.name)),
             transfers_in_flight=self._activity.in_flight(pod.name),
             queue_remaining=queue_remaining,
         )
@@ -285,7 +285,7 @@ class Life:
     async def _drain(self, session: Session, pod: Pod) -> None:
         deadline_s = self._clock.monotonic() + self._rules.drain_timeout_s
         while not self._obey(session.user):
-            prompts = len(self._book.unfinished(user=session.user, backend_id=pod.name))
+            prompts = len(self._ledger.unfinished(user=session.user, backend_id=pod.name))
             transfers = self._activity.in_flight(pod.name)
             if not prompts and not transfers and not await self._queue_remaining(pod):
                 self._move(session.user, Event.DRAINED, "nothing runs there any more")

@@ -13,7 +13,7 @@ from comfy_gateway.core.prompts import Outcome, PromptRecord
 from comfy_gateway.core.session import Event, Session
 from comfy_gateway.core.upstream import Backend, Source
 from comfy_gateway.core.users import UserId
-from comfy_gateway.service.prompt_book import PromptBook
+from comfy_gateway.service.ledger import Ledger
 from comfy_gateway.service.routes import Routes
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ class Settling:
     def __init__(
         self,
         *,
-        book: PromptBook,
+        ledger: Ledger,
         routes: Routes,
         states: PromptStates,
         clock: Clock,
@@ -35,7 +35,7 @@ class Settling:
         """``give_up_s``: prompts of a pod whose ComfyUI did not answer for so long are lost. A duty server is waited
         for without end, for it costs nothing more.
         """
-        self._book = book
+        self._ledger = ledger
         self._routes = routes
         self._states = states
         self._clock = clock
@@ -48,7 +48,7 @@ class Settling:
     def session_moved(self, before: Session, _after: Session, event: Event) -> None:
         """A watcher of sessions: what ran on a pod that vanished is lost at once, not after two rounds."""
         if event is Event.VANISHED and before.pod is not None:
-            self._lose(self._book.unfinished(user=before.user, backend_id=before.pod.name))
+            self._lose(self._ledger.unfinished(user=before.user, backend_id=before.pod.name))
 
     async def run(self) -> None:
         """Settle at the interval, for ever."""
@@ -61,7 +61,7 @@ class Settling:
 
     async def settle(self) -> None:
         """One question to each server that has prompts which were open at the last round too."""
-        unfinished = self._book.unfinished()
+        unfinished = self._ledger.unfinished()
         due = [record for record in unfinished if record.prompt_id in self._open_before]
         self._open_before = {record.prompt_id for record in unfinished}
         by_backend: dict[str, list[PromptRecord]] = {}
@@ -83,7 +83,7 @@ class Settling:
                     outcome = await self._states.ending(backend, record.prompt_id)
                     # Neither queued nor in the history: somebody took it out of the queue. A server that restarted
                     # and forgot it cut its sockets, and the relay has told the page so.
-                    self._book.end(record.prompt_id, outcome or Outcome.INTERRUPTED)
+                    self._ledger.end(record.prompt_id, outcome or Outcome.INTERRUPTED)
         except BackendUnavailable as error:
             now_s = self._clock.monotonic()
             mute_s = now_s - self._mute_since_s.setdefault(backend.id, now_s)
@@ -97,7 +97,7 @@ class Settling:
 
     def _lose(self, records: list[PromptRecord]) -> None:
         for record in records:
-            self._book.end(record.prompt_id, Outcome.LOST)
+            self._ledger.end(record.prompt_id, Outcome.LOST)
 
     def _backend(self, record: PromptRecord) -> Backend | None:
         user = None if record.user_key is None else UserId.from_key(record.user_key)

@@ -15,7 +15,7 @@ from comfy_gateway.core import site_contract
 from comfy_gateway.core.refusals import UPSTREAM_LATE, UPSTREAM_UNREACHABLE
 from comfy_gateway.core.upstream import front_door_headers
 from comfy_gateway.core.users import UserId
-from comfy_gateway.service.prompt_book import PromptBook
+from comfy_gateway.service.ledger import Ledger
 from comfy_gateway.service.routes import Routes
 from comfy_gateway.service.told_files import FileKey, ToldFiles, file_key
 from comfy_gateway.site.refusals import answer
@@ -27,13 +27,13 @@ class Results:
     def __init__(
         self,
         *,
-        book: PromptBook,
+        ledger: Ledger,
         routes: Routes,
         told: ToldFiles,
         http: aiohttp.ClientSession,
         timeout_s: float,
     ) -> None:
-        self._book = book
+        self._ledger = ledger
         self._routes = routes
         self._told = told
         self._http = http
@@ -42,7 +42,7 @@ class Results:
     async def history(self, request: web.Request) -> web.StreamResponse:
         """The server's own answer, unchanged."""
         prompt_id = request.match_info["prompt_id"]
-        record = self._book.find(prompt_id)
+        record = self._ledger.find(prompt_id)
         user = None if record is None or record.user_key is None else UserId.from_key(record.user_key)
         backend = None if record is None else self._routes.by_id(user, record.backend_id)
         backend = backend or self._routes.duty(None)

@@ -20,12 +20,12 @@ from comfy_gateway.core.frames import Frame, Message
 from comfy_gateway.core.keys import Keys
 from comfy_gateway.core.making_up import MadeUp
 from comfy_gateway.core.ports import Clock
-from comfy_gateway.core.prompts import Outcome, PromptRecord
+from comfy_gateway.core.prompts import UNFINISHED, Outcome, PromptRecord
 from comfy_gateway.core.socket_ids import upstream_sid
 from comfy_gateway.core.stories import VERDICTS, Stories, Story
 from comfy_gateway.core.upstream import Backend
 from comfy_gateway.core.users import UserId
-from comfy_gateway.service.prompt_book import PromptBook
+from comfy_gateway.service.ledger import Ledger
 from comfy_gateway.service.routes import Routes
 from comfy_gateway.service.tasks import Tasks
 from comfy_gateway.site.relay.audience import Audience
@@ -42,7 +42,7 @@ class Surroundings:
     """What all channels of a relay use together."""
 
     routes: Routes
-    book: PromptBook
+    ledger: Ledger
     keys: Keys
     clock: Clock
     limits: RelayLimits
@@ -81,7 +81,7 @@ class Channel:
         self._leaving = asyncio.Event()
         self._emptied = asyncio.Event()
         user_key = user.key if user is not None else None
-        for record in around.book.unfinished(user=user, sid=sid):
+        for record in around.ledger.unfinished(user=user, sid=sid):
             if record.user_key == user_key:
                 self._stories.note(record)
 
@@ -150,10 +150,10 @@ class Channel:
         self._audience.end(WSCloseCode.GOING_AWAY)
         self._leave()
 
-    # -- the book and the routes
+    # -- the ledger and the routes
 
     def note(self, record: PromptRecord) -> None:
-        """The book has accepted or ended a prompt of this user and socket id."""
+        """The ledger has accepted or ended a prompt of this user and socket id."""
         story = self._stories.note(record)
         if record.outcome is Outcome.LOST and not story.has_verdict and not story.is_over:
             self._tell_lost(record.prompt_id, story)
@@ -274,13 +274,13 @@ class Channel:
             if entry is not None:
                 self._tell_made_up(prompt_id, making_up.from_history(prompt_id, entry, story))
                 has_told = True
-            elif is_fresh and story.outcome is Outcome.ACCEPTED:
+            elif is_fresh and story.outcome in UNFINISHED:
                 self._tell_lost(prompt_id, story)
                 has_told = True
             else:
                 # A server that was there all the time and has it no more: somebody took it out of the queue.
                 self._stories.end(prompt_id)
-                self._end_in_book(prompt_id, Outcome.INTERRUPTED)
+                self._end_in_ledger(prompt_id, Outcome.INTERRUPTED)
         self.reconcile()
         return has_told
 
@@ -293,11 +293,11 @@ class Channel:
         if prompt_id is None:
             return
         if message.kind in VERDICTS:
-            self._end_in_book(prompt_id, VERDICTS[message.kind])
+            self._end_in_ledger(prompt_id, VERDICTS[message.kind])
         elif message.is_release:
             story = self._stories.find(prompt_id)
             if story is not None and not story.has_verdict:  # a server from before execution_success
-                self._end_in_book(prompt_id, Outcome.DONE)
+                self._end_in_ledger(prompt_id, Outcome.DONE)
             self.reconcile()
 
     def _keep_running(self, link: Link, frame: Frame, message: Message) -> None:
@@ -337,12 +337,12 @@ class Channel:
         self._around.stats.made_up_endings += 1
         for frame in made_up.frames:
             self._audience.tell(frame)
-        self._end_in_book(prompt_id, made_up.outcome)
+        self._end_in_ledger(prompt_id, made_up.outcome)
 
-    def _end_in_book(self, prompt_id: str, outcome: Outcome) -> None:
+    def _end_in_ledger(self, prompt_id: str, outcome: Outcome) -> None:
         try:
-            self._around.book.end(prompt_id, outcome)
-        except Exception:  # a fault of somebody who watches the book must not cost the page its events
+            self._around.ledger.end(prompt_id, outcome)
+        except Exception:  # a fault of somebody who watches the ledger must not cost the page its events
             logger.exception("the ending of prompt %s could not be noted", prompt_id)
 
     # -- the end

@@ -13,7 +13,7 @@ from comfy_gateway.core.ports import Clock
 from comfy_gateway.core.prompts import PromptRecord
 from comfy_gateway.core.refusals import UPSTREAM_LATE, UPSTREAM_UNREACHABLE, Refusal
 from comfy_gateway.core.users import UserId
-from comfy_gateway.service.prompt_book import PromptBook
+from comfy_gateway.service.ledger import Ledger
 from comfy_gateway.service.routes import Routes
 from comfy_gateway.service.tasks import Tasks
 from comfy_gateway.site.refusals import answer
@@ -38,13 +38,13 @@ class Relay:
         self,
         *,
         routes: Routes,
-        book: PromptBook,
+        ledger: Ledger,
         keys: Keys,
         clock: Clock,
         limits: RelayLimits = RelayLimits(),  # noqa: B008 - frozen
     ) -> None:
         self._routes = routes
-        self._book = book
+        self._ledger = ledger
         self._keys = keys
         self._clock = clock
         self._limits = limits
@@ -54,7 +54,7 @@ class Relay:
         self._handlers = 0
         self._is_closed = False
         self._quiet = asyncio.Event()
-        self._stop_watching = [routes.watch(self._route_changed), book.watch(self._prompt_changed)]
+        self._stop_watching = [routes.watch(self._route_changed), ledger.watch(self._prompt_changed)]
         self.stats = RelayStats()
 
     async def handle(
@@ -169,7 +169,7 @@ class Relay:
             )
             self._around = Surroundings(
                 routes=self._routes,
-                book=self._book,
+                ledger=self._ledger,
                 keys=self._keys,
                 clock=self._clock,
                 limits=self._limits,

@@ -13,7 +13,7 @@ MAX_RECORDS = 50_000
 Watcher = Callable[[PromptRecord], None]
 
 
-class PromptBook:
+class Ledger:
     """Accepted prompts in memory, fed by the answers to ``POST /prompt`` and by the relay's events."""
 
     def __init__(self, max_records: int = MAX_RECORDS) -> None:
@@ -32,6 +32,12 @@ class PromptBook:
             if oldest is None:
                 break
             del self._records[oldest]
+
+    def begin(self, prompt_id: str) -> None:
+        """Note that the server has begun to execute a prompt. Nothing happens when it has ended or is unknown."""
+        record = self._records.get(prompt_id)
+        if record is not None and record.outcome is Outcome.ACCEPTED:
+            self._store(replace(record, outcome=Outcome.RUNNING))
 
     def end(self, prompt_id: str, outcome: Outcome) -> bool:
         """Note the ending of a prompt. False when it had ended before; an unknown one is kept for ``accept``."""
@@ -68,7 +74,7 @@ class PromptBook:
         ]
 
     def watch(self, watcher: Watcher) -> Callable[[], None]:
-        """Have ``watcher(record)`` called after each acceptance and ending; returns what ends that."""
+        """Have ``watcher(record)`` called after each acceptance, beginning and ending; returns what ends that."""
         self._watchers.append(watcher)
         return lambda: self._watchers.remove(watcher)
 
