@@ -6,7 +6,9 @@ from mitmproxy import http
 from comfy_gateway.core.classify import RequestClass, RouteRules
 from comfy_gateway.core.identity import IdentityRules
 from comfy_gateway.core.prompts import PromptRecord
+from comfy_gateway.core.users import UserId
 from comfy_gateway.hooks import edge
+from comfy_gateway.hooks.edge import NoInputs
 from tests.hooks.stand import ALICE, BOB, DUTY, HOME, PEER, POD, Stand, ask, prompt, socket
 from tests.hooks.test_identity import BROWSER
 
@@ -140,7 +142,58 @@ async def test_a_socket_alone_asks_for_a_pod_only_where_the_threshold_is_nought(
     assert stand.begun == []
 
 
+class KnowsUploads(NoInputs):
+    """Knows of uploads of Alice."""
+
+    def takes_uploads(self) -> bool:
+        return True
+
+    def has_lists_to_merge(self, user: UserId | None) -> bool:
+        return user == ALICE
+
+
+async def test_uploads_go_through_the_site_where_it_takes_them(stand: Stand) -> None:
+    stand.change(inputs=KnowsUploads())
+    body = b"--x--"
+    flow = await stand.arrive(ask("/api/upload/image?x=1", method="POST", body=body))
+    assert stand.where(flow) == "site /-/upload/image?x=1"
+    assert flow.request.stream, "the body is not taken in"
+    assert flow.request.headers["X-Gateway-Site-User"] == ALICE.key
+    assert stand.activity.in_flight(DUTY.id) == 1, "it is work on the current server"
+    await stand.answer(flow)
+    assert stand.activity.in_flight(DUTY.id) == 0
+    assert (
+        stand.where(await stand.arrive(ask("/%75pload/mask", method="POST", body=body)))
+        == "site /-/upload/mask"
+    )
+    assert stand.where(await stand.arrive(ask("/upload/other", method="POST", body=body))) == DUTY.id
+    assert stand.where(await stand.arrive(ask("/upload/image"))) == DUTY.id, "no such route of ComfyUI"
+
+
+async def test_lists_of_nodes_are_merged_for_those_who_have_files_elsewhere(stand: Stand) -> None:
+    stand.change(inputs=KnowsUploads())
+    assert stand.where(await stand.arrive(ask("/api/object_info?a=b"))) == "site /-/object_info?a=b"
+    assert (
+        stand.where(await stand.arrive(ask("/object_info/Load%3FImage")))
+        == "site /-/object_info/Load%3FImage"
+    )
+    assert stand.where(await stand.arrive(ask("/object_info/a/b"))) == DUTY.id
+    assert stand.where(await stand.arrive(ask("/object_info", user="bob"))) == DUTY.id
+    assert stand.where(await stand.arrive(ask("/models"))) == DUTY.id
+
+
 # -- the answer
+
+
+async def test_the_site_says_whose_answer_it_passes_on_and_nobody_else_does(stand: Stand) -> None:
+    said = http.Response.make(200, headers={"X-Gateway-Site-Source": "private"})
+    flow = await stand.exchange(ask("/gateway/"), said.copy())
+    assert flow.response is not None
+    assert flow.response.headers["X-Comfy-Session-Source"] == "private"
+    assert "X-Gateway-Site-Source" not in flow.response.headers
+    flow = await stand.exchange(ask("/system_stats"), said.copy())
+    assert flow.response is not None
+    assert flow.response.headers["X-Comfy-Session-Source"] == "duty"
 
 
 async def test_the_session_headers_speak_of_the_user_and_of_who_answered(stand: Stand) -> None:

@@ -1,6 +1,6 @@
 """What the hooks share: the parts of the running gateway, and what one flow carries from hook to hook."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from mitmproxy import http
@@ -9,11 +9,13 @@ from mitmproxy.flow import Error
 from comfy_gateway.core.classify import RouteRules
 from comfy_gateway.core.client_ids import ClientIds
 from comfy_gateway.core.cookie import IdentityCookie
+from comfy_gateway.core.files import FileName
 from comfy_gateway.core.hosts import AllowedHosts
 from comfy_gateway.core.identity import IdentityRules
 from comfy_gateway.core.keys import Keys
 from comfy_gateway.core.upstream import Upstream
 from comfy_gateway.core.users import UserId
+from comfy_gateway.core.whereabouts import Unknown, Whereabouts
 from comfy_gateway.service.activity import Activity
 from comfy_gateway.service.bursts import Bursts
 from comfy_gateway.service.ledger import Ledger
@@ -29,6 +31,38 @@ class Relay(Protocol):
     async def is_listening(self, user: UserId | None, sid: str, *, timeout_s: float) -> bool:
         """Wait until events of a prompt sent now to the user's current backend would be heard."""
         ...
+
+
+class Inputs(Protocol):
+    """What the router needs to know of people's uploads. All of it is answered from memory."""
+
+    def takes_uploads(self) -> bool:
+        """Whether ``/upload/image`` and ``/upload/mask`` go to the site rather than to the current backend."""
+        ...
+
+    def has_lists_to_merge(self, user: UserId | None) -> bool:
+        """Whether the user has files that the current backend's ``/object_info`` does not list."""
+        ...
+
+    def find(self, user: UserId | None, file: FileName) -> Whereabouts:
+        """Who can show this file of the type ``input``; Unknown leaves it to the current backend."""
+        ...
+
+
+class NoInputs:
+    """Implements ``Inputs`` where nothing is known of uploads."""
+
+    def takes_uploads(self) -> bool:
+        """Never."""
+        return False
+
+    def has_lists_to_merge(self, _user: UserId | None) -> bool:
+        """Never."""
+        return False
+
+    def find(self, _user: UserId | None, _file: FileName) -> Whereabouts:
+        """Always unknown."""
+        return Unknown()
 
 
 @dataclass(frozen=True)
@@ -52,6 +86,7 @@ class Edge:
     is_public_https: bool
     site: Upstream
     site_key: str
+    inputs: Inputs = field(default_factory=NoInputs)
 
 
 class Door:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from mitmproxy import http
 
 from comfy_gateway.core import routing, site_contract
-from comfy_gateway.core.classify import RequestClass, prompt_id_of
+from comfy_gateway.core.classify import RequestClass, prompt_id_of, route_of
 from comfy_gateway.core.refusals import STARTING
 from comfy_gateway.core.upstream import Backend, Source
 from comfy_gateway.core.users import UserId
@@ -48,6 +48,10 @@ class RouterHook:
             forward.to_site(flow, gateway)
         elif user is None and _asks_for_known_prompt(flow, gateway):
             forward.to_site(flow, gateway, site_contract.HISTORY_PATH + _last_segment(flow.request.path))
+        elif (path := _path_on_site(flow, gateway, request_class, user)) is not None:
+            forward.to_site(flow, gateway, path)
+            if request_class in routing.IS_TRANSFER:
+                _count(flow, gateway, gateway.routes.current(user))
         else:
             self._to_comfyui(flow, gateway, request_class, user)
 
@@ -68,8 +72,7 @@ class RouterHook:
         forward.to_backend(flow, backend)
         flow.request.stream = not self._may_keep(flow.request.headers)
         if request_class in routing.IS_TRANSFER:
-            gateway.activity.begin(backend.id)
-            flow.metadata[edge.TRANSFER] = backend.id
+            _count(flow, gateway, backend)
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Session headers, cookie, and whether the body streams."""
@@ -83,7 +86,9 @@ class RouterHook:
         is_ready = gateway is not None and gateway.routes.private(user) is not None
         flow.metadata[edge.READY] = is_ready
         headers["X-Comfy-Session-Ready"] = "1" if is_ready else "0"
-        headers["X-Comfy-Session-Source"] = flow.metadata.get(edge.SOURCE, str(Source.GATEWAY))
+        said = headers.pop(site_contract.SOURCE, None)
+        source = said if _is_of_site(flow) else None
+        headers["X-Comfy-Session-Source"] = source or flow.metadata.get(edge.SOURCE, str(Source.GATEWAY))
         headers.pop("X-Comfy-Session-User", None)
         if user is not None:
             headers["X-Comfy-Session-User"] = user.name
@@ -136,6 +141,36 @@ def _to_relay(flow: http.HTTPFlow, gateway: Edge, user: UserId | None) -> None:
     forward.to_site(flow, gateway, site_contract.RELAY_PATH + (f"?{query}" if query else ""))
     if user is not None:
         gateway.bursts.seen(user)
+
+
+def _path_on_site(
+    flow: http.HTTPFlow, gateway: Edge, request_class: RequestClass, user: UserId | None
+) -> str | None:
+    """Where the site answers what no one server can, or None where a server answers."""
+    request = flow.request
+    route, query = route_of(request.path), request.path.partition("?")[2]
+    path = None
+    match request_class, request.method, route.split("/"):
+        case RequestClass.INPUTS, "POST", ["", "upload", "image" | "mask" as kind]:
+            if gateway.inputs.takes_uploads():
+                path = site_contract.UPLOAD_PATH + kind
+        case RequestClass.COMPUTE, "GET" | "HEAD", ["", "object_info", *node]:
+            if len(node) < 2 and gateway.inputs.has_lists_to_merge(user):
+                path = "/".join(
+                    (site_contract.OBJECT_INFO_PATH, *([_last_segment(request.path)] if node else []))
+                )
+    return path and (f"{path}?{query}" if query else path)
+
+
+def _count(flow: http.HTTPFlow, gateway: Edge, backend: Backend) -> None:
+    """The flow is a transfer of that backend until it ends."""
+    gateway.activity.begin(backend.id)
+    flow.metadata[edge.TRANSFER] = backend.id
+
+
+def _is_of_site(flow: http.HTTPFlow) -> bool:
+    """Whether the site answers; a server behind us must not say who it is."""
+    return flow.metadata.get(edge.SOURCE) == str(Source.GATEWAY) and edge.BACKEND not in flow.metadata
 
 
 def _asks_for_known_prompt(flow: http.HTTPFlow, gateway: Edge) -> bool:
