@@ -12,7 +12,7 @@ import aiohttp
 
 from comfy_gateway.adapters.agent import HttpAgent
 from comfy_gateway.adapters.clock import SystemClock
-from comfy_gateway.adapters.comfyui import HttpPromptStates
+from comfy_gateway.adapters.comfyui import HttpComfyServer
 from comfy_gateway.adapters.master_secret import load_or_create
 from comfy_gateway.adapters.prober import HttpProber
 from comfy_gateway.adapters.runpod import RunPodOrder, RunPodSdkCloud
@@ -200,11 +200,11 @@ class Gateway:
             tasks=tasks,
         )
         bursts = Bursts(sessions=sessions, rules=rules, clock=clock, begin=life.begin)
-        states = HttpPromptStates(http, settings.health.timeout_s)
+        comfy = HttpComfyServer(http, settings.health.timeout_s)
         settling = Settling(
             ledger=ledger,
             routes=routes,
-            states=states,
+            comfy=comfy,
             clock=clock,
             interval_s=settle_interval_s(rules),
             give_up_s=rules.idle.silence_timeout_s,
@@ -218,15 +218,17 @@ class Gateway:
         site = SiteServer(
             build_app(
                 key=site_key,
-                socket=Socket(relay),
-                results=Results(
-                    ledger=ledger,
-                    routes=routes,
-                    told=told,
-                    http=http,
-                    timeout_s=settings.limits.upstream_timeout_s,
-                ),
-                status=Status(pool=pool, registry=meters.registry),
+                parts=[
+                    Socket(relay),
+                    Results(
+                        ledger=ledger,
+                        routes=routes,
+                        told=told,
+                        http=http,
+                        timeout_s=settings.limits.upstream_timeout_s,
+                    ),
+                    Status(pool=pool, registry=meters.registry),
+                ],
             )
         )
         site_address = await site.start()

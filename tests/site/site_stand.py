@@ -67,9 +67,11 @@ async def site_before(*urls: str, timeout_s: float = 10.0) -> AsyncIterator[Site
         server = SiteServer(
             build_app(
                 key=KEY,
-                socket=Socket(relay),
-                results=Results(ledger=ledger, routes=routes, told=told, http=http, timeout_s=timeout_s),
-                status=Status(pool=pool, registry=meters.registry),
+                parts=[
+                    Socket(relay),
+                    Results(ledger=ledger, routes=routes, told=told, http=http, timeout_s=timeout_s),
+                    Status(pool=pool, registry=meters.registry),
+                ],
             )
         )
         address = await server.start()

@@ -39,6 +39,10 @@ class Results:
         self._http = http
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
 
+    def routes(self) -> list[web.RouteDef]:
+        """Where the hooks send those who ask for a known prompt."""
+        return [web.get(site_contract.HISTORY_PATH + "{prompt_id}", self.history)]
+
     async def history(self, request: web.Request) -> web.StreamResponse:
         """The server's own answer, unchanged."""
         prompt_id = request.match_info["prompt_id"]

@@ -13,6 +13,10 @@ class Socket:
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
 
+    def routes(self) -> list[web.RouteDef]:
+        """Where the hooks send every WebSocket."""
+        return [web.get(site_contract.RELAY_PATH, self.handle)]
+
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """One socket for its whole life."""
         key = request.headers.get(site_contract.USER)

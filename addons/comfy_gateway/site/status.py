@@ -14,6 +14,14 @@ class Status:
         self._pool = pool
         self._registry = registry
 
+    def routes(self) -> list[web.RouteDef]:
+        """The probes' addresses."""
+        return [
+            web.get("/gateway/healthz", self.healthz),
+            web.get("/gateway/readyz", self.readyz),
+            web.get("/gateway/metrics", self.metrics),
+        ]
+
     async def healthz(self, _request: web.Request) -> web.Response:
         """200 as long as the event loop and the site answer."""
         return _json(200, {"status": "ok"})
