@@ -1,10 +1,14 @@
 """ComfyUI servers and agents that answer by script."""
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
 
 from comfy_gateway.core.errors import AgentUnavailable, BackendUnavailable
-from comfy_gateway.core.ports import Health
+from comfy_gateway.core.ports import Fates, Health, PromptAnswer, QueueIds
 from comfy_gateway.core.prompts import Outcome
 from comfy_gateway.core.telemetry import Sample
 from comfy_gateway.core.upstream import Backend, Upstream
@@ -89,30 +93,70 @@ class FakeServers:
 
 
 @dataclass
-class FakePromptStates:
-    """Implements ``core.ports.PromptStates`` by what is written into it."""
+class FakeComfyServer:
+    """Implements ``core.ports.ComfyServer`` by what is written into it."""
 
     queued: dict[str, set[str]] = field(default_factory=dict)
-    """By backend id."""
+    """Ids that wait, by backend id."""
     endings: dict[str, Outcome] = field(default_factory=dict)
-    """By prompt id."""
+    """By prompt id; each is made into an entry of the history."""
     down: set[str] = field(default_factory=set)
     """Ids of backends that do not answer."""
     asked: list[str] = field(default_factory=list)
     """Ids of the backends whose queue was asked for."""
+    posted: list[tuple[str, bytes]] = field(default_factory=list)
+    """Backend id and body of each prompt that was accepted; it waits there from then on."""
+    refusal: PromptAnswer | None = None
+    """What every prompt is answered with instead."""
+    interrupted: list[str | None] = field(default_factory=list)
 
-    async def queued_ids(self, backend: Backend) -> frozenset[str]:
+    async def queue(self, backend: Backend) -> QueueIds:
         """Raises BackendUnavailable for one that is down."""
         self.asked.append(backend.id)
-        if backend.id in self.down:
-            raise BackendUnavailable("502 Bad Gateway")
-        return frozenset(self.queued.get(backend.id, ()))
+        self._check(backend)
+        return QueueIds(frozenset(), frozenset(self.queued.get(backend.id, ())))
 
-    async def ending(self, backend: Backend, prompt_id: str) -> Outcome | None:
+    async def entry(self, backend: Backend, prompt_id: str) -> dict[str, Any] | None:
         """Raises BackendUnavailable for one that is down."""
+        self._check(backend)
+        outcome = self.endings.get(prompt_id)
+        return None if outcome is None else history_entry(outcome)
+
+    async def fates(self, backend: Backend, prompt_ids: Collection[str]) -> Fates:
+        """As the real one."""
+        alive = await self.queue(backend)
+        return {id_: await self.entry(backend, id_) for id_ in prompt_ids if id_ not in alive}
+
+    async def post_prompt(self, backend: Backend, body: bytes) -> PromptAnswer:
+        """Accepts everything but for ``refusal``."""
+        self._check(backend)
+        if self.refusal is not None:
+            return self.refusal
+        prompt_id = orjson.loads(body)["prompt_id"]
+        self.posted.append((backend.id, body))
+        self.queued.setdefault(backend.id, set()).add(prompt_id)
+        return PromptAnswer(200, {"prompt_id": prompt_id, "number": len(self.posted), "node_errors": {}})
+
+    async def delete_queued(self, backend: Backend, prompt_ids: Collection[str]) -> None:
+        """They wait no more."""
+        self._check(backend)
+        self.queued.get(backend.id, set()).difference_update(prompt_ids)
+
+    async def interrupt(self, backend: Backend, prompt_id: str | None) -> None:
+        """Notes it."""
+        self._check(backend)
+        self.interrupted.append(prompt_id)
+
+    def _check(self, backend: Backend) -> None:
         if backend.id in self.down:
             raise BackendUnavailable("502 Bad Gateway")
-        return self.endings.get(prompt_id)
+
+
+def history_entry(outcome: Outcome) -> dict[str, Any]:
+    """An entry as ComfyUI has it for a prompt that ended so."""
+    messages = [["execution_interrupted", {}]] if outcome is Outcome.INTERRUPTED else []
+    status = {"status_str": "success" if outcome is Outcome.DONE else "error", "messages": messages}
+    return {"prompt": [1, "", {}, {}, []], "outputs": {}, "status": status}
 
 
 def _id_of(host: str) -> str:

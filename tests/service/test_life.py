@@ -214,7 +214,7 @@ async def test_settling_leaves_the_prompts_of_a_draining_pod_open(world: World) 
     world.run_loops()
     pod = await world.ready()
     [prompt] = world.prompts(ALICE, is_done=False)
-    world.states.queued[pod.name] = {prompt}
+    world.comfy.queued[pod.name] = {prompt}
     world.signals.send(ALICE, Event.STOPPED, "an operator wants it gone")
     await world.clock.advance(90)
     assert world.state() is State.DRAINING

@@ -26,7 +26,7 @@ def outcome(world: World, prompt_id: str) -> Outcome:
 @pytest.mark.parametrize("ending", [Outcome.DONE, Outcome.ERROR, Outcome.INTERRUPTED])
 async def test_an_ending_in_the_history_is_taken_over(world: World, ending: Outcome) -> None:
     await accept(world, "p1")
-    world.states.endings["p1"] = ending
+    world.comfy.endings["p1"] = ending
     await world.settling.settle()
     await world.settling.settle()
     assert outcome(world, "p1") is ending
@@ -36,12 +36,12 @@ async def test_a_prompt_is_asked_for_only_when_it_was_open_a_round_before(world:
     await accept(world, "p1")
     await world.settling.settle()
     assert outcome(world, "p1") is Outcome.ACCEPTED
-    assert world.states.asked == []
+    assert world.comfy.asked == []
 
 
 async def test_a_queued_prompt_stays_open(world: World) -> None:
     await accept(world, "p1")
-    world.states.queued["duty-0"] = {"p1"}
+    world.comfy.queued["duty-0"] = {"p1"}
     for _ in range(5):
         await world.settling.settle()
     assert outcome(world, "p1") is Outcome.ACCEPTED
@@ -59,7 +59,7 @@ async def test_a_server_that_does_not_answer_says_nothing(
 ) -> None:
     caplog.set_level(logging.INFO)
     await accept(world, "p1")
-    world.states.down.add("duty-0")
+    world.comfy.down.add("duty-0")
     for _ in range(5):
         await world.settling.settle()
     assert outcome(world, "p1") is Outcome.ACCEPTED
@@ -69,10 +69,10 @@ async def test_a_server_that_does_not_answer_says_nothing(
 async def test_one_question_a_round_to_each_server(world: World) -> None:
     for number in range(10):
         await accept(world, f"p{number}")
-    world.states.queued["duty-0"] = {f"p{number}" for number in range(10)}
+    world.comfy.queued["duty-0"] = {f"p{number}" for number in range(10)}
     await world.settling.settle()
     await world.settling.settle()
-    assert world.states.asked == ["duty-0"]
+    assert world.comfy.asked == ["duty-0"]
 
 
 async def test_prompts_on_a_pod_that_is_gone_are_lost(world: World) -> None:
@@ -89,10 +89,10 @@ async def test_prompts_on_a_pod_that_is_gone_are_lost(world: World) -> None:
 async def test_prompts_of_nobody_in_particular_are_settled_on_their_own_server(clock: FakeClock) -> None:
     world = World(clock, duties=3)
     await accept(world, "p1", user=None, backend_id="duty-2")
-    world.states.endings["p1"] = Outcome.DONE
+    world.comfy.endings["p1"] = Outcome.DONE
     await world.settling.settle()
     await world.settling.settle()
-    assert world.states.asked == ["duty-2"]
+    assert world.comfy.asked == ["duty-2"]
     assert outcome(world, "p1") is Outcome.DONE
 
 
@@ -100,7 +100,7 @@ async def test_a_prompt_whose_user_went_to_another_server_is_settled_where_it_is
     world = World(clock, duties=2)
     assert world.pool.choose(ALICE).id == "duty-0"
     await accept(world, "p1", backend_id="duty-1")
-    world.states.queued["duty-1"] = {"p1"}
+    world.comfy.queued["duty-1"] = {"p1"}
     for _ in range(3):
         await world.settling.settle()
     assert outcome(world, "p1") is Outcome.ACCEPTED
@@ -126,7 +126,7 @@ async def test_prompts_of_a_pod_whose_comfyui_stays_mute_are_lost_in_the_end(wor
     pod = await world.ready()
     await accept(world, "p1", backend_id=pod.name)
     await accept(world, "p2")
-    world.states.down |= {pod.name, "duty-0"}
+    world.comfy.down |= {pod.name, "duty-0"}
     for _ in range(2):
         await world.settling.settle()
     await world.clock.advance(899)
@@ -141,9 +141,9 @@ async def test_prompts_of_a_pod_whose_comfyui_stays_mute_are_lost_in_the_end(wor
 async def test_an_answer_in_between_begins_the_silence_anew(world: World) -> None:
     pod = await world.ready()
     await accept(world, "p1", backend_id=pod.name)
-    world.states.queued[pod.name] = {"p1"}
+    world.comfy.queued[pod.name] = {"p1"}
     for is_down, waits_s in ((True, 500), (True, 0), (False, 0), (True, 500), (True, 0)):
-        world.states.down = {pod.name} if is_down else set()
+        world.comfy.down = {pod.name} if is_down else set()
         await world.settling.settle()
         await world.clock.advance(waits_s)
     assert outcome(world, "p1") is Outcome.ACCEPTED

@@ -33,7 +33,7 @@ from comfy_gateway.service.signals import Signals
 from comfy_gateway.service.tasks import Tasks
 from tests.fakes.clock import FakeClock
 from tests.fakes.cloud import FakeCloud, RentedPod
-from tests.fakes.servers import FakePromptStates, FakeServers
+from tests.fakes.servers import FakeComfyServer, FakeServers
 from tests.fakes.store import FakeStore
 
 ALICE = UserId(IdKind.NAMED, "alice")
@@ -74,7 +74,7 @@ class World:
         self.servers = FakeServers(clock, self.cloud)
         self.memory = FakeStore(clock)
         self.store: SessionStore = store or self.memory
-        self.states = FakePromptStates()
+        self.comfy = FakeComfyServer()
         self.names = PodNames(TAG, KEYS)
         self.transitions: list[tuple[UserId, State, Event, State]] = []
         """Of all sessions, since the world began."""
@@ -146,7 +146,7 @@ class World:
             stray_grace_s=self.rules.idle.idle_s,
         )
         self.settling = Settling(
-            ledger=self.ledger, routes=self.routes, states=self.states, clock=self.clock, interval_s=15.0
+            ledger=self.ledger, routes=self.routes, comfy=self.comfy, clock=self.clock, interval_s=15.0
         )
         self.sessions.watch(self.settling.session_moved)
 

@@ -1,6 +1,7 @@
-"""One GET that trusts the server with nothing: bounded in time and size, redirects not followed."""
+"""One request that trusts the server with nothing: bounded in time and size, redirects not followed."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import aiohttp
 from yarl import URL
@@ -8,6 +9,14 @@ from yarl import URL
 
 class NoUsableAnswer(Exception):
     """Why there is no body, in words fit for the log: no address, no token, nothing that the server wrote."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer of any status but a redirect."""
+
+    status: int
+    body: bytes
 
 
 async def bounded_get(
@@ -18,26 +27,47 @@ async def bounded_get(
     timeout_s: float,
     max_body_bytes: int,
 ) -> bytes:
-    """The body of a 2xx answer; the path of ``url`` is sent with its percent-encoding as it is.
+    """The body of a 2xx answer to a GET. Otherwise as ``bounded_answer``."""
+    answer = await bounded_answer(
+        session, "GET", url, headers=headers, timeout_s=timeout_s, max_body_bytes=max_body_bytes
+    )
+    if not 200 <= answer.status < 300:
+        raise NoUsableAnswer(f"answered {answer.status}")
+    return answer.body
+
+
+async def bounded_answer(
+    session: aiohttp.ClientSession,
+    method: str,
+    url: str,
+    *,
+    headers: Mapping[str, str],
+    timeout_s: float,
+    max_body_bytes: int,
+    body: bytes | None = None,
+) -> Answer:
+    """The answer; the path of ``url`` is sent with its percent-encoding as it is.
 
     ``timeout_s`` bounds the whole exchange. A redirect is no answer: it could lead the token to another host.
     Raises NoUsableAnswer.
     """
     try:
-        async with session.get(
+        async with session.request(
+            method,
             URL(url, encoded=True),
             headers=headers,
+            data=body,
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=timeout_s),
         ) as response:
-            if not 200 <= response.status < 300:
+            if 300 <= response.status < 400:
                 raise NoUsableAnswer(f"answered {response.status}")
-            body = bytearray()
+            received = bytearray()
             async for chunk in response.content.iter_any():
-                body += chunk
-                if len(body) > max_body_bytes:
+                received += chunk
+                if len(received) > max_body_bytes:
                     raise NoUsableAnswer(f"answered more than {max_body_bytes} bytes")
-            return bytes(body)
+            return Answer(response.status, bytes(received))
     except TimeoutError:
         reason = f"gave no full answer within {timeout_s:g} s"
     except aiohttp.ClientConnectorError:

@@ -1,53 +1,121 @@
-"""Questions of ours to a ComfyUI server: what runs there, and how a prompt ended."""
+"""Questions and orders of ours to a ComfyUI server: what runs there, how a prompt ended, one more prompt."""
 
+from collections.abc import Collection
 from typing import Any, Final
 from urllib.parse import quote
 
 import aiohttp
 import orjson
 
-from comfy_gateway.adapters.bounded_get import NoUsableAnswer, bounded_get
+from comfy_gateway.adapters.bounded_get import Answer, NoUsableAnswer, bounded_answer
+from comfy_gateway.core import loose_json
 from comfy_gateway.core.errors import BackendUnavailable
-from comfy_gateway.core.prompts import Outcome, outcome_of_history
+from comfy_gateway.core.ports import Fates, PromptAnswer, QueueIds
 from comfy_gateway.core.upstream import Backend, front_door_headers
 
-MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
+MAX_ANSWER_BYTES: Final = 256 * 1024 * 1024
+"""``/queue`` carries every waiting graph whole; as much as a socket message from a server may have."""
+SUBMIT_TIMEOUT_S: Final = 60.0
+"""A prompt is answered when its graph has been checked, which custom nodes can make slow."""
 
 
-class HttpPromptStates:
-    """Implements ``core.ports.PromptStates``. The session stays its owner's and is not closed here."""
+class HttpComfyServer:
+    """Implements ``core.ports.ComfyServer``. The session stays its owner's and is not closed here."""
 
-    def __init__(self, session: aiohttp.ClientSession, timeout_s: float) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, timeout_s: float, *, submit_timeout_s: float = SUBMIT_TIMEOUT_S
+    ) -> None:
         self._session = session
         self._timeout_s = timeout_s
+        self._submit_timeout_s = submit_timeout_s
 
-    async def queued_ids(self, backend: Backend) -> frozenset[str]:
+    async def queue(self, backend: Backend) -> QueueIds:
         """Ids in ``/queue``, whose entries are ``[number, prompt_id, …]``."""
-        answer = await self._get(backend, "/queue")
+        answer = await self._ask(backend, "/queue")
         try:
-            return frozenset(str(entry[1]) for entry in (*answer["queue_running"], *answer["queue_pending"]))
+            return QueueIds(_ids(answer["queue_running"]), _ids(answer["queue_pending"]))
         except (KeyError, TypeError, IndexError):
-            raise BackendUnavailable("the queue has an unknown shape") from None
+            raise BackendUnavailable("queue: unknown shape") from None
 
-    async def ending(self, backend: Backend, prompt_id: str) -> Outcome | None:
-        """The outcome in ``/history/{id}``, which is ``{}`` for an unknown prompt."""
-        answer = await self._get(backend, f"/history/{quote(prompt_id, safe='')}")
-        if not isinstance(answer, dict):
-            raise BackendUnavailable("the history has an unknown shape")
+    async def entry(self, backend: Backend, prompt_id: str) -> dict[str, Any] | None:
+        """The entry in ``/history/{id}``, which is ``{}`` for an unknown prompt."""
+        answer = await self._ask(backend, f"/history/{quote(prompt_id, safe='')}")
         entry = answer.get(prompt_id)
-        return None if entry is None else outcome_of_history(entry)
+        return entry if isinstance(entry, dict) else None
 
-    async def _get(self, backend: Backend, path: str) -> Any:
+    async def fates(self, backend: Backend, prompt_ids: Collection[str]) -> Fates:
+        """By one ``/queue`` and one ``/history/{id}`` for each prompt that is not in it."""
+        if not prompt_ids:
+            return {}
+        alive = await self.queue(backend)
+        return {
+            prompt_id: await self.entry(backend, prompt_id)
+            for prompt_id in prompt_ids
+            if prompt_id not in alive
+        }
+
+    async def post_prompt(self, backend: Backend, body: bytes) -> PromptAnswer:
+        """A yes, or a no that ComfyUI itself has said; what a proxy before it says is no answer."""
+        answer = await self._exchange(backend, "POST", "/prompt", body, timeout_s=self._submit_timeout_s)
+        if answer.status >= 500:
+            raise BackendUnavailable(f"prompt: answered {answer.status}")
+        return PromptAnswer(answer.status, _document(answer.body, "prompt"))
+
+    async def delete_queued(self, backend: Backend, prompt_ids: Collection[str]) -> None:
+        """By ``POST /queue``."""
+        await self._order(backend, "/queue", {"delete": list(prompt_ids)})
+
+    async def interrupt(self, backend: Backend, prompt_id: str | None) -> None:
+        """By ``POST /interrupt``."""
+        await self._order(backend, "/interrupt", {} if prompt_id is None else {"prompt_id": prompt_id})
+
+    async def _ask(self, backend: Backend, path: str) -> dict[str, Any]:
+        answer = await self._exchange(backend, "GET", path, None, timeout_s=self._timeout_s)
+        _check_status(answer, path)
+        return _document(answer.body, _topic(path))
+
+    async def _order(self, backend: Backend, path: str, order: dict[str, Any]) -> None:
+        answer = await self._exchange(backend, "POST", path, orjson.dumps(order), timeout_s=self._timeout_s)
+        _check_status(answer, path)
+
+    async def _exchange(
+        self, backend: Backend, method: str, path: str, body: bytes | None, *, timeout_s: float
+    ) -> Answer:
+        headers = front_door_headers(backend.token)
+        if body is not None:
+            headers["Content-Type"] = "application/json"
         try:
-            body = await bounded_get(
+            return await bounded_answer(
                 self._session,
+                method,
                 backend.upstream.url(path),
-                headers=front_door_headers(backend.token),
-                timeout_s=self._timeout_s,
+                headers=headers,
+                timeout_s=timeout_s,
                 max_body_bytes=MAX_ANSWER_BYTES,
+                body=body,
             )
-            return orjson.loads(body)
         except NoUsableAnswer as failure:
-            raise BackendUnavailable(str(failure)) from None
-        except orjson.JSONDecodeError:
-            raise BackendUnavailable("answered something that is no JSON") from None
+            raise BackendUnavailable(f"{_topic(path)}: {failure}") from None
+
+
+def _topic(path: str) -> str:
+    return path.split("/")[1]
+
+
+def _check_status(answer: Answer, path: str) -> None:
+    if not 200 <= answer.status < 300:
+        raise BackendUnavailable(f"{_topic(path)}: answered {answer.status}")
+
+
+def _document(body: bytes, topic: str) -> dict[str, Any]:
+    try:
+        document = loose_json.read(body)
+    except ValueError:
+        raise BackendUnavailable(f"{topic}: no JSON") from None
+    if not isinstance(document, dict):
+        raise BackendUnavailable(f"{topic}: no object")
+    return document
+
+
+def _ids(items: Any) -> frozenset[str]:
+    return frozenset(str(item[1]) for item in items)

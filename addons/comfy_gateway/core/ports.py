@@ -1,11 +1,10 @@
 """What the services need from the world. ``adapters`` implements these; one contract suite tests each."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
-from comfy_gateway.core.prompts import Outcome
 from comfy_gateway.core.session import Session
 from comfy_gateway.core.telemetry import Sample
 from comfy_gateway.core.upstream import Backend, Upstream
@@ -146,15 +145,69 @@ class Prober(Protocol):
         ...
 
 
-class PromptStates(Protocol):
-    """Asks a ComfyUI server what became of prompts."""
+@dataclass(frozen=True, slots=True)
+class QueueIds:
+    """Ids of the prompts in a server's queue, whoever sent them."""
 
-    async def queued_ids(self, backend: Backend) -> frozenset[str]:
-        """Ids of the prompts that run or wait there. Raises BackendUnavailable."""
+    running: frozenset[str]
+    pending: frozenset[str]
+
+    def __contains__(self, prompt_id: str) -> bool:
+        return prompt_id in self.running or prompt_id in self.pending
+
+
+type Fates = Mapping[str, Mapping[str, Any] | None]
+"""Entry of ``/history`` by prompt id, None for an unknown one; those in the queue are left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptAnswer:
+    """What a server said to ``POST /prompt``: a definite yes or no."""
+
+    status: int
+    document: Mapping[str, Any]
+    """``{"prompt_id", "number", "node_errors"}`` or ``{"error", "node_errors"}``."""
+
+    @property
+    def prompt_id(self) -> str | None:
+        """The id of the accepted prompt, or None when it was refused."""
+        prompt_id = self.document.get("prompt_id") if 200 <= self.status < 300 else None
+        return prompt_id if isinstance(prompt_id, str) and prompt_id else None
+
+
+class ComfyServer(Protocol):
+    """Questions and orders of our own to a ComfyUI server.
+
+    Every call raises BackendUnavailable when there is no usable answer within its time; what an order did is
+    unknown then.
+    """
+
+    async def queue(self, backend: Backend) -> QueueIds:
+        """What runs and what waits there."""
         ...
 
-    async def ending(self, backend: Backend, prompt_id: str) -> Outcome | None:
-        """How the prompt ended there, or None when its history does not know it. Raises BackendUnavailable."""
+    async def entry(self, backend: Backend, prompt_id: str) -> dict[str, Any] | None:
+        """The prompt's entry in the history as the server has it, or None when it has none."""
+        ...
+
+    async def fates(self, backend: Backend, prompt_ids: Collection[str]) -> Fates:
+        """What became of each prompt that neither runs nor waits.
+
+        The queue is read first: a prompt goes from there into the history and never back, so one that is in neither
+        answer is not there any more.
+        """
+        ...
+
+    async def post_prompt(self, backend: Backend, body: bytes) -> PromptAnswer:
+        """Submit a prompt. BackendUnavailable means here that it may have been accepted all the same."""
+        ...
+
+    async def delete_queued(self, backend: Backend, prompt_ids: Collection[str]) -> None:
+        """Take these out of the queue; those that are not in it are passed over."""
+        ...
+
+    async def interrupt(self, backend: Backend, prompt_id: str | None) -> None:
+        """Interrupt that prompt if it runs; None interrupts whoever runs."""
         ...
 
 

@@ -8,8 +8,8 @@ while the cloud and the agent find nothing wrong; and of a pod that is gone nobo
 import logging
 
 from comfy_gateway.core.errors import BackendUnavailable
-from comfy_gateway.core.ports import Clock, PromptStates
-from comfy_gateway.core.prompts import Outcome, PromptRecord
+from comfy_gateway.core.ports import Clock, ComfyServer
+from comfy_gateway.core.prompts import Outcome, PromptRecord, outcome_of_history
 from comfy_gateway.core.session import Event, Session
 from comfy_gateway.core.upstream import Backend, Source
 from comfy_gateway.core.users import UserId
@@ -27,7 +27,7 @@ class Settling:
         *,
         ledger: Ledger,
         routes: Routes,
-        states: PromptStates,
+        comfy: ComfyServer,
         clock: Clock,
         interval_s: float = 15.0,
         give_up_s: float = 900.0,
@@ -37,7 +37,7 @@ class Settling:
         """
         self._ledger = ledger
         self._routes = routes
-        self._states = states
+        self._comfy = comfy
         self._clock = clock
         self._interval_s = interval_s
         self._give_up_s = give_up_s
@@ -77,13 +77,12 @@ class Settling:
             self._lose(records)
             return
         try:
-            queued = await self._states.queued_ids(backend)
-            for record in records:
-                if record.prompt_id not in queued:
-                    outcome = await self._states.ending(backend, record.prompt_id)
-                    # Neither queued nor in the history: somebody took it out of the queue. A server that restarted
-                    # and forgot it cut its sockets, and the relay has told the page so.
-                    self._ledger.end(record.prompt_id, outcome or Outcome.INTERRUPTED)
+            fates = await self._comfy.fates(backend, [record.prompt_id for record in records])
+            for prompt_id, entry in fates.items():
+                # Neither queued nor in the history: somebody took it out of the queue. A server that restarted
+                # and forgot it cut its sockets, and the relay has told the page so.
+                outcome = Outcome.INTERRUPTED if entry is None else outcome_of_history(entry)
+                self._ledger.end(prompt_id, outcome)
         except BackendUnavailable as error:
             now_s = self._clock.monotonic()
             mute_s = now_s - self._mute_since_s.setdefault(backend.id, now_s)

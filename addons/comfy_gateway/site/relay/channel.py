@@ -19,7 +19,7 @@ from comfy_gateway.core import frames, making_up, merge
 from comfy_gateway.core.frames import Frame, Message
 from comfy_gateway.core.keys import Keys
 from comfy_gateway.core.making_up import MadeUp
-from comfy_gateway.core.ports import Clock
+from comfy_gateway.core.ports import Clock, ComfyServer, Fates
 from comfy_gateway.core.prompts import UNFINISHED, Outcome, PromptRecord
 from comfy_gateway.core.socket_ids import upstream_sid
 from comfy_gateway.core.stories import VERDICTS, Stories, Story
@@ -32,7 +32,6 @@ from comfy_gateway.site.relay.audience import Audience
 from comfy_gateway.site.relay.client import ClientSocket
 from comfy_gateway.site.relay.limits import RelayLimits, RelayStats
 from comfy_gateway.site.relay.link import Link, Reached
-from comfy_gateway.site.relay.look_up import Fates
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +48,7 @@ class Surroundings:
     stats: RelayStats
     tasks: Tasks
     http: aiohttp.ClientSession
+    server: ComfyServer
 
 
 class Channel:
@@ -191,6 +191,7 @@ class Channel:
             self._path,
             self,
             http=around.http,
+            server=around.server,
             limits=around.limits,
             stats=around.stats,
             clock=around.clock,

@@ -19,13 +19,13 @@ from aiohttp import WSMsgType
 from yarl import URL
 
 from comfy_gateway.core import frames
+from comfy_gateway.core.errors import BackendUnavailable
 from comfy_gateway.core.frames import Frame, Message
 from comfy_gateway.core.outbox import Outbox
-from comfy_gateway.core.ports import Clock
+from comfy_gateway.core.ports import Clock, ComfyServer, Fates
 from comfy_gateway.core.upstream import Backend, front_door_headers
 from comfy_gateway.site.relay.client import ENDED, GONE
 from comfy_gateway.site.relay.limits import RelayLimits, RelayStats
-from comfy_gateway.site.relay.look_up import Fates, Unanswered, look_up
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +84,7 @@ class Link:
         owner: LinkOwner,
         *,
         http: aiohttp.ClientSession,
+        server: ComfyServer,
         limits: RelayLimits,
         stats: RelayStats,
         clock: Clock,
@@ -104,6 +105,7 @@ class Link:
         self._url = URL(backend.upstream.url(path), encoded=True)
         self._owner = owner
         self._http = http
+        self._server = server
         self._limits = limits
         self._stats = stats
         self._clock = clock
@@ -279,7 +281,7 @@ class Link:
                 if await self._make_up(is_fresh=False):
                     logger.warning("the socket to %s hears nothing and is opened again", self.backend.id)
                     return
-            except Unanswered as error:
+            except BackendUnavailable as error:
                 logger.info("%s does not tell how prompts ended: %s", self.backend.id, error)
 
     async def _make_up_what_was_missed(self) -> None:
@@ -288,7 +290,7 @@ class Link:
             try:
                 async with asyncio.timeout(self._limits.hold_s if failures == 0 else None):
                     await self._make_up(is_fresh=True)
-            except (Unanswered, TimeoutError) as error:
+            except (BackendUnavailable, TimeoutError) as error:
                 reason = str(error) or "too late"
                 logger.info("%s does not tell how prompts ended: %s", self.backend.id, reason)
             else:
@@ -302,7 +304,7 @@ class Link:
         prompt_ids = self._owner.untold(self)
         if not prompt_ids:
             return False
-        fates = await look_up(self._http, self.backend, prompt_ids, timeout_s=self._limits.look_up_timeout_s)
+        fates = await self._server.fates(self.backend, prompt_ids)
         return self._owner.tell_fates(self, fates, is_fresh=is_fresh)
 
     async def _hang_up(self, socket: aiohttp.ClientWebSocketResponse[bool]) -> None:

@@ -8,6 +8,7 @@ from uuid import uuid4
 import aiohttp
 from aiohttp import web
 
+from comfy_gateway.adapters.comfyui import HttpComfyServer
 from comfy_gateway.core.keys import Keys
 from comfy_gateway.core.ports import Clock
 from comfy_gateway.core.prompts import PromptRecord
@@ -176,6 +177,7 @@ class Relay:
                 stats=self.stats,
                 tasks=self._tasks,
                 http=http,
+                server=HttpComfyServer(http, self._limits.look_up_timeout_s),
             )
         return self._around
 
