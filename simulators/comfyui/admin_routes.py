@@ -8,11 +8,12 @@ from aiohttp import web
 if TYPE_CHECKING:
     from simulators.comfyui.simulator import ComfySimulator
 
-ACTIONS = ("forget", "drop_sockets")
+ACTIONS = ("forget", "drop_sockets", "kill", "revive", "restart")
 
 
 class AdminRoutes:
-    """POST /_sim/mood takes moods by name, `"forget": true`, `"drop_sockets": true`; it answers all moods."""
+    """POST /_sim/mood takes moods by name, `"forget_prompt": prompt_id`, and true for an action: forget,
+    drop_sockets, kill, revive, restart (see ComfySimulator); it answers all moods."""
 
     def __init__(self, simulator: "ComfySimulator") -> None:
         self._simulator = simulator
@@ -30,15 +31,16 @@ class AdminRoutes:
 
     async def post_mood(self, request: web.Request) -> web.Response:
         wishes: dict[str, Any] = await request.json()
-        actions = {name: wishes.pop(name, False) for name in ACTIONS}
+        actions = [name for name in ACTIONS if wishes.pop(name, False)]
+        lost = wishes.pop("forget_prompt", None)
         try:
             self._simulator.mood.change(wishes)
         except ValueError as error:
             return web.json_response({"error": str(error)}, status=400)
-        if actions["forget"]:
-            self._simulator.forget()
-        if actions["drop_sockets"]:
-            self._simulator.drop_sockets()
+        if lost is not None:
+            self._simulator.forget_prompt(lost)
+        for name in actions:
+            getattr(self._simulator, name)()
         return web.json_response(asdict(self._simulator.mood))
 
     async def get_requests(self, request: web.Request) -> web.Response:

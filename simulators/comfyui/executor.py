@@ -1,26 +1,27 @@
-"""Runs prompts one after another, in ComfyUI's order.
+"""Runs prompts one after another, in ComfyUI's order (main.py:107, execution.py:638).
 
 A node whose class, inputs and ancestors equal one of the previous prompt is answered from the cache; where it
 is an output, its `executed` names the file of the earlier run. The cache holds the last prompt's nodes only.
 """
 
 import asyncio
+import copy
 import logging
+import random
+import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
 
-from simulators.comfyui.folders import Folders
-from simulators.comfyui.mood import Mood
+from simulators.comfyui.mood import PAUSE_POLL_S, Mood
 from simulators.comfyui.narration import Narration
-from simulators.comfyui.nodes import NODE_CLASSES, Result, is_link
-from simulators.comfyui.plan import cache_keys, needed, next_of
+from simulators.comfyui.node_class import Result, is_link
+from simulators.comfyui.nodes import Nodes
+from simulators.comfyui.plan import cache_keys, needed, next_of, note_changes
 from simulators.comfyui.prompt_queue import Item, PromptQueue
 from simulators.comfyui.sockets import Sockets
-
-PAUSE_POLL_S = 0.01
 
 log = logging.getLogger(__name__)
 
@@ -46,19 +47,19 @@ class Executor:
         self,
         queue: PromptQueue,
         sockets: Sockets,
-        folders: Folders,
+        nodes: Nodes,
         mood: Mood,
         server: str,
-        temp_prefix: str,
     ) -> None:
         self.queue = queue
         self.sockets = sockets
-        self.folders = folders
+        self.nodes = nodes
         self.mood = mood
         self.server = server
-        self.temp_prefix = temp_prefix
         self.running = Running()
         self.cache: dict[str, Result] = {}
+        self._temp_prefixes: dict[tuple[str, str], str] = {}
+        self._free_memory = False
         self._stop = asyncio.Event()
         self._work = asyncio.Event()
 
@@ -70,14 +71,45 @@ class Executor:
         """Stops the prompt that runs; without one nothing happens, also not to the next one."""
         self._stop.set()
 
+    def free_memory(self) -> None:
+        """Empties the cache, after the prompt that runs (main.py:159)."""
+        self._free_memory = True
+        self._work.set()
+
     def forget(self) -> None:
-        """To be called after the queue forgot: ends the running prompt in silence."""
+        """To be called after the queue forgot: ends the running prompt in silence, and all is as at a start."""
+        self._reset()
+        self.abandon()
+
+    def abandon(self) -> None:
+        """To be called after the queue lost the running prompt: it ends in silence."""
+        if self.queue.running is None:
+            self.running = Running()
+            self._stop.set()
+
+    def temp_prefix(self, node_id: str, class_type: str) -> str:
+        """Of a node: the same from prompt to prompt while prompts have that node (nodes.py:1620)."""
+        key = (node_id, class_type)
+        if key not in self._temp_prefixes:
+            letters = "".join(random.choice(string.ascii_lowercase) for _ in range(5))
+            self._temp_prefixes[key] = f"_temp_{letters}"
+        return self._temp_prefixes[key]
+
+    def begin(self, prompt: dict[str, dict[str, Any]], keys: dict[str, str]) -> None:
+        """Drops what this prompt cannot use."""
+        self.cache = {key: self.cache[key] for key in keys.values() if key in self.cache}
+        present = {(node_id, node["class_type"]) for node_id, node in prompt.items()}
+        self._temp_prefixes = {key: told for key, told in self._temp_prefixes.items() if key in present}
+
+    def _reset(self) -> None:
         self.cache = {}
-        self.running = Running()
-        self._stop.set()
+        self._temp_prefixes = {}
+        self._free_memory = False
 
     async def run_forever(self) -> None:
         while True:
+            if self._free_memory:
+                self._reset()
             item = self.queue.start_next()
             if item is None:
                 self._work.clear()
@@ -106,6 +138,9 @@ class Executor:
 
     async def step(self, item: Item, least_s: float) -> None:
         """Raises Interrupted or Forgotten as soon as it is asked for."""
+        while self.mood.wedged:  # as in a kernel that never returns: nobody looks at an interruption
+            self.raise_if_forgotten(item)
+            await asyncio.sleep(PAUSE_POLL_S)
         await self._stoppable_sleep(max(least_s, self.mood.step_s))
         while self.mood.paused and not self._stop.is_set():
             await self._stoppable_sleep(PAUSE_POLL_S)
@@ -137,7 +172,7 @@ class PromptRun:
     def __init__(self, executor: Executor, item: Item, narration: Narration) -> None:
         self._executor = executor
         self._item = item
-        self._prompt = item.prompt
+        self._prompt = copy.deepcopy(item.prompt)
         self._narration = narration
         self._keys: dict[str, str] = {}
 
@@ -145,13 +180,14 @@ class PromptRun:
         """Whether every node ran. What went wrong has been told by then."""
         executor, prompt = self._executor, self._prompt
         self._narration.started()
-        self._keys = await asyncio.to_thread(cache_keys, prompt, executor.folders)
+        await asyncio.to_thread(note_changes, prompt, executor.nodes)
         executor.raise_if_forgotten(self._item)
-        executor.cache = {key: executor.cache[key] for key in self._keys.values() if key in executor.cache}
+        self._keys = cache_keys(prompt)
+        executor.begin(prompt, self._keys)
         self._narration.cached([node_id for node_id in prompt if self._cached(node_id)])
         waiting = needed(prompt, self._item.outputs, lambda node_id: self._cached(node_id) is not None)
         while waiting:
-            node_id = next_of(prompt, waiting)
+            node_id = next_of(prompt, waiting, executor.nodes)
             waiting.remove(node_id)
             if not await self._ran(node_id):
                 return False
@@ -187,8 +223,8 @@ class PromptRun:
             executor.raise_if_stopped(self._item)
             node = self._prompt[node_id]
             inputs = {name: self._value(value) for name, value in node["inputs"].items()}
-            work = NodeRun(executor, self._item, narration, node_id)
-            result = await NODE_CLASSES[node["class_type"]].run(work, inputs)
+            work = NodeRun(executor, self._item, narration, node_id, self._prompt)
+            result = await executor.nodes.classes[node["class_type"]].run(work, inputs)
             executor.raise_if_forgotten(self._item)
         except Forgotten:
             raise
@@ -216,15 +252,26 @@ class PromptRun:
 class NodeRun:
     """What one node of a prompt may use (see nodes.Work)."""
 
-    def __init__(self, executor: Executor, item: Item, narration: Narration, node_id: str) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        item: Item,
+        narration: Narration,
+        node_id: str,
+        prompt: dict[str, dict[str, Any]],
+    ) -> None:
         self._executor = executor
         self._item = item
         self._narration = narration
         self._node_id = node_id
+        self._class_type: str = prompt[node_id]["class_type"]
         self.server = executor.server
-        self.folders = executor.folders
-        self.temp_prefix = executor.temp_prefix
-        self.metadata: Mapping[str, Any] = {"prompt": item.prompt, **item.extra_data.get("extra_pnginfo", {})}
+        self.folders = executor.nodes.folders
+        self.metadata: Mapping[str, Any] = {"prompt": prompt, **(item.extra_data.get("extra_pnginfo") or {})}
+
+    @property
+    def temp_prefix(self) -> str:
+        return self._executor.temp_prefix(self._node_id, self._class_type)
 
     async def step(self, least_s: float = 0.0) -> None:
         await self._executor.step(self._item, least_s)

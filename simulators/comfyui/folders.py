@@ -1,42 +1,58 @@
-"""Where the server keeps its files, and which names may reach them."""
+"""Where the server keeps its files, and which names may reach them (folder_paths.py)."""
 
+import mimetypes
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+mimetypes.add_type("image/webp", ".webp")  # server.py:145
 TYPES = ("output", "input", "temp")
 
 
 @dataclass(frozen=True)
 class Folders:
-    """Absolute folders, made at start. `temp` and `input` are lost with the server, as on a pod."""
+    """Absolute folders, made at start; `temp` begins empty each time, as main.py:178 has it."""
 
     output: Path
     input: Path
     temp: Path
     user: Path
 
+    @classmethod
+    def in_(cls, base: Path) -> "Folders":
+        return cls(base / "output", base / "input", base / "temp", base / "user")
+
     def make(self) -> None:
-        for folder in (self.output, self.input, self.temp, self.user):
+        self.wipe_temp()
+        for folder in (self.output, self.input, self.user):
             folder.mkdir(parents=True, exist_ok=True)
+
+    def wipe_temp(self) -> None:
+        shutil.rmtree(self.temp, ignore_errors=True)
+        self.temp.mkdir(parents=True, exist_ok=True)
 
     def of_type(self, kind: str) -> Path | None:
         """The folder that `type=output|input|temp` names, or None for another word."""
         return {"output": self.output, "input": self.input, "temp": self.temp}.get(kind)
 
-    def named(self, annotated: str, default: Path) -> Path | None:
-        """The file that an input like `b.png` or `b.png [output]` names; None when it leaves its folder."""
+    def named(self, annotated: str) -> Path:
+        """The file that an input like `b.png` or `b.png [output]` names, wherever that leads: nothing keeps it
+        in its folder (folder_paths.py:178, get_annotated_filepath)."""
         name, kind = split_annotation(annotated)
-        return below((self.of_type(kind) if kind else None) or default, name)
+        return (self.of_type(kind or "input") or self.input) / name
 
-    def input_images(self) -> list[str]:
-        """Names that LoadImage offers: the images directly in the input folder."""
-        return sorted(
-            entry.name
-            for entry in os.scandir(self.input)
-            if entry.is_file() and entry.name.lower().endswith(IMAGE_SUFFIXES)
-        )
+    def inputs(self, *content_types: str) -> list[str]:
+        """Names that a loader offers: files directly in the input folder, of these kinds ("image", "video"…)
+        by their ending; of every kind without one (nodes.py:1634, folder_paths.py:145)."""
+        names = sorted(entry.name for entry in os.scandir(self.input) if entry.is_file())
+        return [name for name in names if not content_types or content_type(name) in content_types]
+
+
+def content_type(name: str) -> str | None:
+    """The first half of the MIME type that a file's ending says, None where it says none."""
+    told = mimetypes.guess_type(name, strict=False)[0]
+    return told.split("/")[0] if told else None
 
 
 def split_annotation(name: str) -> tuple[str, str | None]:

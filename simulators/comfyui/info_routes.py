@@ -5,11 +5,9 @@ from pathlib import Path
 
 from aiohttp import web
 
-from simulators.comfyui.folders import Folders
-from simulators.comfyui.nodes import NODE_CLASSES, described
+from simulators.comfyui.nodes import Nodes
 from simulators.comfyui.sockets import FEATURES
 
-VERSION = "0.3.64"
 WEB_ROOT = Path(__file__).parent / "web"
 EXTENSIONS = sorted(
     f"/{path.relative_to(WEB_ROOT).as_posix()}" for path in WEB_ROOT.glob("extensions/**/*.js")
@@ -27,9 +25,9 @@ GIB = 1024**3
 
 
 class InfoRoutes:
-    def __init__(self, server: str, folders: Folders) -> None:
+    def __init__(self, server: str, nodes: Nodes) -> None:
         self._server = server
-        self._folders = folders
+        self._nodes = nodes
 
     def routes(self) -> list[web.RouteDef]:
         return [
@@ -67,12 +65,12 @@ class InfoRoutes:
 
     async def object_info(self, request: web.Request) -> web.Response:
         return web.json_response(
-            {name: described(node, self._folders) for name, node in NODE_CLASSES.items()}
+            {name: self._nodes.described(node) for name, node in self._nodes.classes.items()}
         )
 
     async def object_info_of(self, request: web.Request) -> web.Response:
-        node = NODE_CLASSES.get(request.match_info["node_class"])
-        return web.json_response({node.name: described(node, self._folders)} if node else {})
+        node = self._nodes.classes.get(request.match_info["node_class"])
+        return web.json_response({node.name: self._nodes.described(node)} if node else {})
 
     async def system_stats(self, request: web.Request) -> web.Response:
         return web.json_response(
@@ -81,7 +79,7 @@ class InfoRoutes:
                     "os": "posix",
                     "ram_total": 64 * GIB,
                     "ram_free": 48 * GIB,
-                    "comfyui_version": VERSION,
+                    "comfyui_version": self._nodes.installation.version,
                     "required_frontend_version": "1.27.10",
                     "installed_templates_version": "0.1.94",
                     "required_templates_version": "0.1.94",
@@ -108,9 +106,10 @@ class InfoRoutes:
         return web.json_response(MODEL_FOLDERS)
 
     async def models_in(self, request: web.Request) -> web.Response:
-        if request.match_info["folder"] not in MODEL_FOLDERS:
+        folder = request.match_info["folder"]
+        if folder not in MODEL_FOLDERS:
             raise web.HTTPNotFound(text="")
-        return web.json_response([])
+        return web.json_response(self._nodes.models(folder))
 
     async def model_folders(self, request: web.Request) -> web.Response:
         return web.json_response(
@@ -118,7 +117,9 @@ class InfoRoutes:
         )
 
     async def embeddings(self, request: web.Request) -> web.Response:
-        return web.json_response([])
+        return web.json_response(
+            [name.rpartition(".")[0] or name for name in self._nodes.models("embeddings")]
+        )
 
     async def view_metadata(self, request: web.Request) -> web.Response:
         raise web.HTTPNotFound(text="")
@@ -144,7 +145,7 @@ class InfoRoutes:
         return web.Response()
 
     async def files(self, request: web.Request) -> web.Response:
-        folder = self._folders.of_type(request.match_info["kind"])
+        folder = self._nodes.folders.of_type(request.match_info["kind"])
         if folder is None:
             return web.json_response({"error": "Invalid directory type"}, status=400)
         found = sorted(

@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import re
 from collections import deque
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from simulators.comfyui.sockets import MOST_BODY_BYTES
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 RUBBISH = {"status": "ok", "queue": None}
+LIED_ABOUT = re.compile(r"/(queue|history|object_info|prompt)(/[^/]*)?$")
 
 
 @dataclass
@@ -36,7 +38,9 @@ def is_admin(request: web.Request) -> bool:
     return (request.match_info.route.name or "").startswith("sim.")
 
 
-def noting(seen: deque[SeenRequest]) -> Middleware:
+def noting(seen: deque[SeenRequest], connections: set[asyncio.BaseTransport]) -> Middleware:
+    """Keeps what came in `seen`, and the connections of requests that are not yet answered in `connections`."""
+
     @web.middleware
     async def note(request: web.Request, handler: Handler) -> web.StreamResponse:
         if is_admin(request):
@@ -50,10 +54,15 @@ def noting(seen: deque[SeenRequest]) -> Middleware:
             {name: ", ".join(request.headers.getall(name)) for name in names},
         )
         seen.append(noted)
+        transport = request.transport
+        if transport is not None:
+            connections.add(transport)
         try:
             return await handler(request)
         finally:
             noted.body_bytes = request.content.total_bytes
+            if transport is not None:
+                connections.discard(transport)
 
     return note
 
@@ -63,6 +72,7 @@ def suffering(mood: Mood) -> Middleware:
     async def suffer(request: web.Request, handler: Handler) -> web.StreamResponse:
         if is_admin(request):
             return await handler(request)
+        await mood.until_heard()
         if mood.delay_s:
             await asyncio.sleep(mood.delay_s)
         if mood.dead and mood.dead_by == "close":
@@ -74,7 +84,7 @@ def suffering(mood: Mood) -> Middleware:
                 status=502, text="<html><title>502 Bad Gateway</title></html>", content_type="text/html"
             )
         response = await handler(request)
-        if mood.lying and request.method == "GET" and request.path.endswith("/queue"):
+        if mood.lying and request.method == "GET" and LIED_ABOUT.search(request.path):
             return web.json_response(RUBBISH)
         return response
 

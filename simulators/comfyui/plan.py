@@ -2,17 +2,35 @@
 
 import hashlib
 import json
+import uuid
 from collections.abc import Callable
 from typing import Any
 
-from simulators.comfyui.folders import Folders
-from simulators.comfyui.nodes import NODE_CLASSES, is_link
+from simulators.comfyui.node_class import is_link
+from simulators.comfyui.nodes import Nodes
 
 type Prompt = dict[str, dict[str, Any]]
 
 
-def cache_keys(prompt: Prompt, folders: Folders) -> dict[str, str]:
-    """A digest of each node's class and inputs, an ancestor's digest in place of a link. Reads files."""
+def note_changes(prompt: Prompt, nodes: Nodes) -> None:
+    """Puts `is_changed` into the nodes whose class has a fingerprint. Reads files.
+
+    One that the prompt brings along is believed (execution.py:69): a workflow taken out of a picture, whose
+    prompt carries it, is answered from the cache although the file has changed. A fingerprint that cannot be
+    taken is another one each time.
+    """
+    for node in prompt.values():
+        node_class = nodes.classes[node["class_type"]]
+        if node_class.fingerprint is None or "is_changed" in node:
+            continue
+        try:
+            node["is_changed"] = [node_class.fingerprint(nodes.folders, node["inputs"])]
+        except (OSError, LookupError, TypeError, AttributeError):
+            node["is_changed"] = f"NaN {uuid.uuid4()}"
+
+
+def cache_keys(prompt: Prompt) -> dict[str, str]:
+    """A digest of each node's class, changes and inputs, an ancestor's digest in place of a link."""
     keys: dict[str, str] = {}
 
     def key_of(node_id: str) -> str:
@@ -22,8 +40,7 @@ def cache_keys(prompt: Prompt, folders: Folders) -> dict[str, str]:
                 name: ["ancestor", key_of(value[0]), value[1]] if is_link(value) else value
                 for name, value in node["inputs"].items()
             }
-            fingerprint = NODE_CLASSES[node["class_type"]].fingerprint(folders, inputs)
-            told = json.dumps([node["class_type"], fingerprint, inputs], sort_keys=True)
+            told = json.dumps([node["class_type"], node.get("is_changed"), inputs], sort_keys=True)
             keys[node_id] = hashlib.sha256(told.encode()).hexdigest()
         return keys[node_id]
 
@@ -47,21 +64,28 @@ def needed(prompt: Prompt, outputs: list[str], is_cached: Callable[[str], bool])
     return found
 
 
-def next_of(prompt: Prompt, waiting: list[str]) -> str:
-    """Among the nodes that can run: an output first, else one that an output waits for."""
+def next_of(prompt: Prompt, waiting: list[str], nodes: Nodes) -> str:
+    """Among the nodes that can run: an output first, else one that is one or two steps before an output
+    (comfy_execution/graph.py:229)."""
+
+    def is_output(node_id: str) -> bool:
+        return nodes.classes[prompt[node_id]["class_type"]].is_output
+
+    def followers(node_id: str) -> list[str]:
+        return [other for other in waiting if node_id in _sources(prompt, other)]
+
     ready = [node for node in waiting if not any(source in waiting for source in _sources(prompt, node))]
-    for node_id in ready:
-        if _is_output(prompt, node_id):
-            return node_id
-    for node_id in ready:
-        if any(node_id in _sources(prompt, other) for other in waiting if _is_output(prompt, other)):
-            return node_id
+    preferences: list[Callable[[str], bool]] = [
+        is_output,
+        lambda node_id: any(is_output(after) for after in followers(node_id)),
+        lambda node_id: any(is_output(last) for after in followers(node_id) for last in followers(after)),
+    ]
+    for is_preferred in preferences:
+        for node_id in ready:
+            if is_preferred(node_id):
+                return node_id
     return ready[0]
 
 
 def _sources(prompt: Prompt, node_id: str) -> list[str]:
     return [value[0] for value in prompt[node_id]["inputs"].values() if is_link(value)]
-
-
-def _is_output(prompt: Prompt, node_id: str) -> bool:
-    return NODE_CLASSES[prompt[node_id]["class_type"]].is_output

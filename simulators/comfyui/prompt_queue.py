@@ -1,6 +1,8 @@
-"""The queue and the history, in ComfyUI's shapes.
+"""The queue and the history, in ComfyUI's shapes (execution.py:1044).
 
-The queue is a heap on (number, prompt_id): lower runs first, and `GET /queue` shows the heap as it lies.
+The queue is a heap of tuples that begin with (number, prompt_id): lower runs first, and `GET /queue` shows the
+heap as it lies. Two prompts with one number and one id are compared by their dictionaries, which Python
+refuses: the second is answered with 500, and stands in the queue all the same.
 """
 
 import heapq
@@ -13,20 +15,24 @@ MOST_HISTORY = 10_000
 SECRET_EXTRA_DATA = ("auth_token_comfy_org", "api_key_comfy_org")
 
 
-@dataclass(order=True)
+@dataclass(eq=False)
 class Item:
-    """One accepted prompt. `arrival` only keeps items with the same number and id comparable."""
+    """One accepted prompt. `secrets` are what newer cores take out of extra_data before anybody sees it."""
 
     number: float
     prompt_id: str
-    arrival: int
-    prompt: dict[str, Any] = field(compare=False)
-    extra_data: dict[str, Any] = field(compare=False)
-    outputs: list[str] = field(compare=False)
+    prompt: dict[str, Any]
+    extra_data: dict[str, Any]
+    outputs: list[str]
+    secrets: dict[str, Any] = field(default_factory=dict)
 
     @property
     def client_id(self) -> str | None:
         return self.extra_data.get("client_id")
+
+    def __lt__(self, other: "Item") -> bool:
+        """Raises TypeError where only dictionaries tell the two apart."""
+        return (*self.as_json(), self.secrets) < (*other.as_json(), other.secrets)
 
     def as_json(self) -> list[Any]:
         return [self.number, self.prompt_id, self.prompt, self.extra_data, self.outputs]
@@ -37,7 +43,6 @@ class PromptQueue:
 
     def __init__(self, changed: Callable[[], None]) -> None:
         self._changed = changed
-        self._arrivals = itertools.count()
         self.pending: list[Item] = []
         self.running: Item | None = None
         self.history: dict[str, dict[str, Any]] = {}
@@ -46,17 +51,9 @@ class PromptQueue:
     def remaining(self) -> int:
         return len(self.pending) + (self.running is not None)
 
-    def put(
-        self,
-        number: float,
-        prompt_id: str,
-        prompt: dict[str, Any],
-        extra_data: dict[str, Any],
-        outputs: list[str],
-    ) -> None:
-        heapq.heappush(
-            self.pending, Item(number, prompt_id, next(self._arrivals), prompt, extra_data, outputs)
-        )
+    def put(self, item: Item) -> None:
+        """Raises TypeError, after it was put in, for one that cannot be compared with another."""
+        heapq.heappush(self.pending, item)
         self._changed()
 
     def start_next(self) -> Item | None:
@@ -80,14 +77,29 @@ class PromptQueue:
         self.pending = []
         self._changed()
 
-    def delete(self, prompt_id: str) -> None:
-        """Takes one waiting prompt with this id out; the running one is not touched."""
+    def delete(self, prompt_id: str) -> bool:
+        """Takes one waiting prompt with this id out; the running one is not touched. Whether there was one.
+
+        The last one is cleared and then told once more, as in ComfyUI.
+        """
         for item in self.pending:
             if item.prompt_id == prompt_id:
-                self.pending.remove(item)
-                heapq.heapify(self.pending)
+                if len(self.pending) == 1:
+                    self.clear()
+                else:
+                    self.pending.remove(item)
+                    heapq.heapify(self.pending)
                 self._changed()
-                return
+                return True
+        return False
+
+    def lose(self, prompt_id: str) -> None:
+        """Nothing knows of this prompt any more, and nobody is told."""
+        self.pending = [item for item in self.pending if item.prompt_id != prompt_id]
+        heapq.heapify(self.pending)
+        self.history.pop(prompt_id, None)
+        if self.running is not None and self.running.prompt_id == prompt_id:
+            self.running = None
 
     def forget(self) -> None:
         """Everything lost and nobody told, as when the process died."""

@@ -1,25 +1,39 @@
 """/prompt, /queue, /interrupt, /free and /history."""
 
 import json
+import time
 import uuid
 from typing import Any
 
 from aiohttp import web
 
 from simulators.comfyui.executor import Executor
-from simulators.comfyui.folders import Folders
-from simulators.comfyui.prompt_queue import PromptQueue
-from simulators.comfyui.validation import NO_PROMPT, validate
+from simulators.comfyui.mood import Mood
+from simulators.comfyui.nodes import Nodes
+from simulators.comfyui.prompt_queue import SECRET_EXTRA_DATA, Item, PromptQueue
+from simulators.comfyui.validation import NO_PROMPT, fault, validate
+
+INVALID_PROMPT_ID = fault(
+    "invalid_prompt_id",
+    "prompt_id must be a valid UUID",
+    "prompt_id must be a UUID string in canonical lowercase hyphenated form; omit it to let the server generate one",
+)
 
 
 class PromptRoutes:
     def __init__(
-        self, queue: PromptQueue, executor: Executor, folders: Folders, accepted: list[dict[str, Any]]
+        self,
+        queue: PromptQueue,
+        executor: Executor,
+        nodes: Nodes,
+        accepted: list[dict[str, Any]],
+        mood: Mood,
     ) -> None:
         self._queue = queue
         self._executor = executor
-        self._folders = folders
+        self._nodes = nodes
         self._accepted = accepted
+        self._mood = mood
         self._counter = 0
 
     def routes(self) -> list[web.RouteDef]:
@@ -50,18 +64,41 @@ class PromptRoutes:
         if "prompt" not in body:
             return web.json_response({"error": NO_PROMPT, "node_errors": {}}, status=400)
         prompt = body["prompt"]
-        prompt_id = str(body["prompt_id"]) if "prompt_id" in body else str(uuid.uuid4())
-        verdict = validate(prompt, body.get("partial_execution_targets"), self._folders)
+        try:
+            prompt_id = self._id_of(body)
+        except ValueError:
+            return web.json_response({"error": INVALID_PROMPT_ID, "node_errors": {}}, status=400)
+        verdict = validate(prompt, body.get("partial_execution_targets"), self._nodes)
         if verdict.error is not None:
             return web.json_response({"error": verdict.error, "node_errors": verdict.node_errors}, status=400)
-        extra_data = dict(body.get("extra_data", {}))
-        if "client_id" in body:
-            extra_data["client_id"] = body["client_id"]
+        item = Item(number, prompt_id, prompt, self._extra_data_of(body), verdict.outputs)
         self._accepted.append({**body, "prompt_id": prompt_id, "number": number})
-        self._queue.put(number, prompt_id, prompt, extra_data, verdict.outputs)
+        if self._nodes.installation.newer:
+            item.secrets = {
+                name: item.extra_data.pop(name) for name in SECRET_EXTRA_DATA if name in item.extra_data
+            }
+            item.extra_data["create_time"] = time.time_ns() // 1_000_000
+        if not self._mood.forgetful:
+            self._queue.put(item)
         return web.json_response(
             {"prompt_id": prompt_id, "number": number, "node_errors": verdict.node_errors}
         )
+
+    def _id_of(self, body: dict[str, Any]) -> str:
+        """Newer cores take a canonical UUID or nothing, older ones whatever can be written out.
+
+        Raises ValueError.
+        """
+        if not self._nodes.installation.newer:
+            return str(body["prompt_id"]) if "prompt_id" in body else str(uuid.uuid4())
+        told = body.get("prompt_id")
+        return str(uuid.uuid4()) if told is None else checked_job_id(told)
+
+    def _extra_data_of(self, body: dict[str, Any]) -> dict[str, Any]:
+        extra_data = dict(body.get("extra_data", {}))
+        if "client_id" in body:
+            extra_data["client_id"] = body["client_id"]
+        return extra_data
 
     def _number_of(self, body: dict[str, Any]) -> float:
         """A number from the counter is used up by a refused prompt as well."""
@@ -102,7 +139,7 @@ class PromptRoutes:
     async def post_free(self, request: web.Request) -> web.Response:
         body = await request.json()
         if body.get("free_memory"):
-            self._executor.cache = {}
+            self._executor.free_memory()
         return web.Response()
 
     async def get_history(self, request: web.Request) -> web.Response:
@@ -124,3 +161,10 @@ class PromptRoutes:
         for prompt_id in body.get("delete", ()):
             self._queue.history.pop(prompt_id, None)
         return web.Response()
+
+
+def checked_job_id(told: Any) -> str:
+    """The id, if it is a UUID written as newer cores want it. Raises ValueError."""
+    if not isinstance(told, str) or str(uuid.UUID(told)) != told:
+        raise ValueError("no canonical UUID")
+    return told

@@ -18,6 +18,7 @@ import aiohttp
 from aiohttp import web
 from PIL import Image
 
+from simulators.comfyui.mood import Mood
 from simulators.comfyui.pictures import preview_bytes
 
 PREVIEW_IMAGE = 1
@@ -35,9 +36,12 @@ type Message = tuple[dict[str, Any] | bytes, str | None]
 class Sockets:
     """`state` tells the queue for the first message, `resumed` the node running for a client id, or None."""
 
-    def __init__(self, state: Callable[[], dict[str, Any]], resumed: Callable[[str], str | None]) -> None:
+    def __init__(
+        self, state: Callable[[], dict[str, Any]], resumed: Callable[[str], str | None], mood: Mood
+    ) -> None:
         self._state = state
         self._resumed = resumed
+        self._mood = mood
         self._outbox: asyncio.Queue[Message] = asyncio.Queue()
         self._transports: set[asyncio.Transport] = set()
         self.registered: dict[str, web.WebSocketResponse] = {}
@@ -49,7 +53,7 @@ class Sockets:
         return len(self._transports)
 
     async def handle(self, request: web.Request) -> web.WebSocketResponse:
-        socket = web.WebSocketResponse()
+        socket = web.WebSocketResponse(autoping=False)
         await socket.prepare(request)
         transport = request.transport
         if not isinstance(transport, asyncio.Transport):  # gone already
@@ -73,7 +77,10 @@ class Sockets:
     async def _listen(self, socket: web.WebSocketResponse, sid: str) -> None:
         first = True
         async for message in socket:
-            if message.type != aiohttp.WSMsgType.TEXT:
+            await self._mood.until_heard()
+            if message.type is aiohttp.WSMsgType.PING:
+                await socket.pong(message.data)
+            if message.type is not aiohttp.WSMsgType.TEXT:
                 continue
             try:
                 data = json.loads(message.data)
@@ -105,6 +112,7 @@ class Sockets:
     async def publish_forever(self) -> None:
         while True:
             message, sid = await self._outbox.get()
+            await self._mood.until_heard()
             await self._send(message, sid)
 
     async def _send(self, message: dict[str, Any] | bytes, sid: str | None) -> None:

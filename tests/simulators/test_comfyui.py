@@ -184,9 +184,12 @@ async def test_moods_are_changed_from_another_process(duty: Duty) -> None:
         "step_s": 2.0,
         "delay_s": 0.0,
         "paused": False,
+        "wedged": False,
+        "mute": False,
         "dead": True,
         "dead_by": "502",
         "lying": False,
+        "forgetful": False,
     }
     await duty.post("_sim/mood", {"dead": False, "step_s": 0, "forget": True})
     assert await duty.get("queue")

@@ -150,9 +150,8 @@ async def test_an_upload_goes_where_type_and_subfolder_say(duty: Duty) -> None:
     assert await duty.picture(filename="a.png", type="temp", subfolder="clipspace") == b"a"
 
 
-@pytest.mark.parametrize("fields", [{"subfolder": "../../x"}, {"type": "elsewhere"}])
-async def test_an_upload_stays_in_its_folders(duty: Duty, fields: dict[str, str]) -> None:
-    assert await duty.upload("a.png", b"a", **fields) == 400
+async def test_an_upload_stays_in_its_folders(duty: Duty) -> None:
+    assert await duty.upload("a.png", b"a", subfolder="../../x") == 400
     assert await duty.post("upload/image") == 400
 
 

@@ -16,7 +16,8 @@ async def test_every_route_exists_with_and_without_api(duty: Duty, api: str) -> 
     assert (await duty.get(f"{api}features"))["max_upload_size"] == 100 * 1024 * 1024
     assert "duty" in (await duty.get(f"{api}system_stats"))["devices"][0]["name"]
     assert "checkpoints" in await duty.get(f"{api}models")
-    for path in ("models/loras", "embeddings"):
+    assert await duty.get(f"{api}models/loras") == ["detail.safetensors"]
+    for path in ("models/vae", "embeddings"):
         assert await duty.get(f"{api}{path}") == []
     for path in ("i18n", "workflow_templates", "history", "object_info/Unknown", "settings"):
         assert await duty.get(f"{api}{path}") == {}
