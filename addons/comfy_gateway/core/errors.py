@@ -11,8 +11,12 @@
     . StaleRecord           somebody else saved the record meanwhile: discard and look again
   - AgentUnavailable        no usable sample; a missing sample is not idleness
   - BackendUnavailable      a ComfyUI server gave no usable answer: what it knows is unknown, not nothing
+  - StorageUnavailable      a file of ours cannot be written or read: the disk is full or broken
+  - PromptRefused           a prompt cannot be sent as it is; the refusal is for the client
   - IllegalTransition       an event that the session's state does not know; nothing was changed
 """
+
+from comfy_gateway.core.refusals import Refusal
 
 
 class GatewayError(Exception):
@@ -57,6 +61,18 @@ class AgentUnavailable(GatewayError):
 
 class BackendUnavailable(GatewayError):
     """A ComfyUI server gave no usable answer to a question of ours."""
+
+
+class StorageUnavailable(GatewayError):
+    """The gateway's own disk does not take or give a file. The text says why, without a path."""
+
+
+class PromptRefused(GatewayError):
+    """A prompt that is not sent on."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
 
 
 class IllegalTransition(GatewayError):
