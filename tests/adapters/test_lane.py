@@ -8,7 +8,7 @@ from concurrent.futures import CancelledError
 
 import pytest
 
-from comfy_gateway.adapters.runpod.lane import Lane, LaneClosed
+from comfy_gateway.adapters.lane import Lane, LaneClosed
 from tests.conditions import wait_for_blocking
 
 
@@ -93,7 +93,7 @@ def test_a_thread_keeps_nothing_of_the_work_it_has_done() -> None:
 
 def test_the_interpreter_does_not_wait_for_work_that_hangs() -> None:
     program = (
-        "import threading; from comfy_gateway.adapters.runpod.lane import Lane;"
+        "import threading; from comfy_gateway.adapters.lane import Lane;"
         "begun = threading.Event();"
         "Lane('hang', 1).submit(lambda: (begun.set(), threading.Event().wait()));"
         "begun.wait(5)"

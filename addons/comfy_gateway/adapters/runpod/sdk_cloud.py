@@ -7,9 +7,9 @@ from collections.abc import Callable, Collection, ItemsView, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from comfy_gateway.adapters.lane import Lane, LaneClosed
 from comfy_gateway.adapters.runpod.answers import gpu_price_usd, new_pod_id, pod_of, pods_of
 from comfy_gateway.adapters.runpod.binding import SdkBinding
-from comfy_gateway.adapters.runpod.lane import Lane, LaneClosed
 from comfy_gateway.adapters.runpod.order import RunPodOrder
 from comfy_gateway.adapters.runpod.pasted import checked, checked_env
 from comfy_gateway.adapters.runpod.refusals import meaning_of
