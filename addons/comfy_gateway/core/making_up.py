@@ -56,6 +56,27 @@ def lost(prompt_id: str, story: Story, *, now_ms: int) -> MadeUp:
     return MadeUp([*told, _release(prompt_id)], Outcome.LOST)
 
 
+def lost_entry(prompt_id: str, number: float, document: Mapping[str, Any], *, now_ms: int) -> dict[str, Any]:
+    """What the history says of a prompt that no server knows any more. ``document`` is the body of its POST.
+
+    Of ``extra_data`` only the workflow is kept: the rest may hold keys.
+    """
+    extra_data = document.get("extra_data")
+    pnginfo = extra_data.get("extra_pnginfo") if isinstance(extra_data, Mapping) else None
+    extra = {} if pnginfo is None else {"extra_pnginfo": pnginfo}
+    error = _error(prompt_id, LOST_MESSAGE, now_ms)
+    return {
+        "prompt": [number, prompt_id, document.get("prompt", {}), extra, []],
+        "outputs": {},
+        "status": {
+            "status_str": "error",
+            "completed": False,
+            "messages": [["execution_error", error]],
+        },
+        "meta": {},
+    }
+
+
 def _messages(entry: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     status = entry.get("status")
     messages = status.get("messages") if isinstance(status, Mapping) else None
