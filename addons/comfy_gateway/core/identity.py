@@ -94,7 +94,7 @@ def identify(facts: RequestFacts, rules: IdentityRules) -> Identity:
             return Identity(UserId(IdKind.CLIENT, facts.client_id))
     if facts.is_browser and facts.wants_html and facts.spare_name and not rules.is_required:
         return _known(UserId(IdKind.BROWSER, facts.spare_name), facts, rules, is_remembered=True)
-    if rules.use_client_ip and (address := _plain_address(facts.peer_ip)) is not None:
+    if rules.use_client_ip and (address := plain_address(facts.peer_ip)) is not None:
         return Identity(UserId(IdKind.ADDRESS, address))
     return Identity()
 
@@ -130,7 +130,7 @@ def _known(user: UserId, facts: RequestFacts, rules: IdentityRules, *, is_rememb
     )
 
 
-def _plain_address(peer_ip: str | None) -> str | None:
+def plain_address(peer_ip: str | None) -> str | None:
     """The address in normal form: mapped IPv4 as IPv4, no zone. None for what is no address."""
     try:
         address = ipaddress.ip_address((peer_ip or "").partition("%")[0])

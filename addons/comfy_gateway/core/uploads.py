@@ -1,0 +1,65 @@
+"""What the gateway remembers of input files: what a name means to a user, and what lies on which server."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from comfy_gateway.core.files import FileName
+from comfy_gateway.core.identity import plain_address
+from comfy_gateway.core.upstream import Backend, Source
+from comfy_gateway.core.users import IdKind, UserId
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The bytes of a file, by their checksum."""
+
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """From this moment on, and until a later one, the owner means this content by this name."""
+
+    owner_key: str
+    """See ``owner_keys``."""
+    file: FileName
+    """In the form of ``core.input_refs.canonical``."""
+    content: Content
+    at: datetime
+    is_listed: bool = True
+    """False for a name that the gateway made up in a clash: it is known, but in no list."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A server has this content under this name."""
+
+    place: str
+    """See ``place_of``."""
+    file: FileName
+    content: Content
+    is_carried: bool = False
+    """The gateway put it there for a prompt; nobody uploaded it to that server."""
+    etag: str = ""
+    """What the server said of the content when it was read from there; empty when it was not."""
+
+
+def place_of(backend: Backend) -> str:
+    """What stays the same as long as a server has its files: a pod's name, which is never given twice, or the address
+    of a duty server, whose number changes with the settings.
+    """
+    return backend.id if backend.source is Source.PRIVATE else backend.upstream.url("/")
+
+
+def owner_keys(user: UserId | None, peer: str) -> tuple[str, ...]:
+    """Whose uploads a request means, its own first.
+
+    A script may upload without any name and then send prompts that bear a ``client_id``: what came from its address
+    without a name is its own as well. Nobody's upload belongs to the address that it came from.
+    """
+    address = plain_address(peer)
+    keys = [] if user is None else [user.key]
+    if address is not None and (user is None or user.kind is not IdKind.ADDRESS):
+        keys.append(UserId(IdKind.ADDRESS, address).key)
+    return tuple(keys) or (UserId(IdKind.ADDRESS, "unknown").key,)
