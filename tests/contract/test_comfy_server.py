@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 
 from comfy_gateway.adapters.comfyui import HttpComfyServer
+from comfy_gateway.core.catalogue import Catalogue
 from comfy_gateway.core.errors import BackendUnavailable
 from comfy_gateway.core.ports import ComfyServer, PromptAnswer, QueueIds
 from comfy_gateway.core.prompts import Outcome, outcome_of_history
@@ -30,7 +31,7 @@ def backend(url: str, token: str | None = None) -> Backend:
 
 
 def server_of(session: aiohttp.ClientSession, timeout_s: float = 5) -> ComfyServer:
-    return HttpComfyServer(session, timeout_s, submit_timeout_s=timeout_s)
+    return HttpComfyServer(session, timeout_s, submit_timeout_s=timeout_s, object_info_timeout_s=timeout_s)
 
 
 class Story:
@@ -68,6 +69,12 @@ async def test_endings_are_told_by_the_history(story: Story) -> None:
     fates = await story.server.fates(story.duty, ["good", "never"])
     assert fates["never"] is None
     assert fates["good"] == await story.server.entry(story.duty, "good")
+
+
+async def test_the_node_classes_come_as_the_server_wrote_them(story: Story) -> None:
+    catalogue = Catalogue.read(await story.server.object_info(story.duty))
+    assert catalogue.knows("SaveImage")
+    assert catalogue.upload_inputs("LoadImage") == {"image"}
 
 
 async def test_what_runs_or_waits_has_no_fate_yet_and_can_be_taken_back(story: Story) -> None:
@@ -134,6 +141,7 @@ ASK: dict[str, Callable[[ComfyServer, Backend], Any]] = {
 ORDER: dict[str, Callable[[ComfyServer, Backend], Any]] = {
     "delete": lambda server, duty: server.delete_queued(duty, ["p"]),
     "interrupt": lambda server, duty: server.interrupt(duty, None),
+    "object_info": lambda server, duty: server.object_info(duty),
 }
 NO_ANSWERS: dict[str, Callable[[], web.Response]] = {
     "a list": lambda: web.json_response([]),

@@ -109,6 +109,10 @@ class FakeComfyServer:
     refusal: PromptAnswer | None = None
     """What every prompt is answered with instead."""
     interrupted: list[str | None] = field(default_factory=list)
+    object_infos: dict[str, bytes] = field(default_factory=dict)
+    """By backend id; the others have the one node class that saves pictures."""
+    read: list[str] = field(default_factory=list)
+    """Ids of the backends whose object_info was asked for."""
 
     async def queue(self, backend: Backend) -> QueueIds:
         """Raises BackendUnavailable for one that is down."""
@@ -146,6 +150,12 @@ class FakeComfyServer:
         """Notes it."""
         self._check(backend)
         self.interrupted.append(prompt_id)
+
+    async def object_info(self, backend: Backend) -> bytes:
+        """What is written into it."""
+        self.read.append(backend.id)
+        self._check(backend)
+        return self.object_infos.get(backend.id, b'{"SaveImage": {"input": {}, "output_node": true}}')
 
     def _check(self, backend: Backend) -> None:
         if backend.id in self.down:

@@ -17,17 +17,25 @@ MAX_ANSWER_BYTES: Final = 256 * 1024 * 1024
 """``/queue`` carries every waiting graph whole; as much as a socket message from a server may have."""
 SUBMIT_TIMEOUT_S: Final = 60.0
 """A prompt is answered when its graph has been checked, which custom nodes can make slow."""
+OBJECT_INFO_TIMEOUT_S: Final = 30.0
+"""Every node is asked for its inputs, which takes seconds with many custom nodes and slow folders of models."""
 
 
 class HttpComfyServer:
     """Implements ``core.ports.ComfyServer``. The session stays its owner's and is not closed here."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, timeout_s: float, *, submit_timeout_s: float = SUBMIT_TIMEOUT_S
+        self,
+        session: aiohttp.ClientSession,
+        timeout_s: float,
+        *,
+        submit_timeout_s: float = SUBMIT_TIMEOUT_S,
+        object_info_timeout_s: float = OBJECT_INFO_TIMEOUT_S,
     ) -> None:
         self._session = session
         self._timeout_s = timeout_s
         self._submit_timeout_s = submit_timeout_s
+        self._object_info_timeout_s = object_info_timeout_s
 
     async def queue(self, backend: Backend) -> QueueIds:
         """Ids in ``/queue``, whose entries are ``[number, prompt_id, …]``."""
@@ -68,6 +76,13 @@ class HttpComfyServer:
     async def interrupt(self, backend: Backend, prompt_id: str | None) -> None:
         """By ``POST /interrupt``."""
         await self._order(backend, "/interrupt", {} if prompt_id is None else {"prompt_id": prompt_id})
+
+    async def object_info(self, backend: Backend) -> bytes:
+        """By ``GET /object_info``, unread."""
+        path = "/object_info"
+        answer = await self._exchange(backend, "GET", path, None, timeout_s=self._object_info_timeout_s)
+        _check_status(answer, path)
+        return answer.body
 
     async def _ask(self, backend: Backend, path: str) -> dict[str, Any]:
         answer = await self._exchange(backend, "GET", path, None, timeout_s=self._timeout_s)

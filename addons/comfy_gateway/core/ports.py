@@ -210,6 +210,10 @@ class ComfyServer(Protocol):
         """Interrupt that prompt if it runs; None interrupts whoever runs."""
         ...
 
+    async def object_info(self, backend: Backend) -> bytes:
+        """The answer of ``/object_info`` as it came: several MB, which are read outside of the event loop."""
+        ...
+
 
 class Agent(Protocol):
     """Asks the agent in a pod."""
