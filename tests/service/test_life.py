@@ -675,3 +675,36 @@ async def test_a_comfyui_that_was_mute_for_two_looks_keeps_its_pod(world: World)
         mood.is_healthy, mood.queue = True, 1
         await world.clock.advance(100)
     assert world.state() is State.READY
+
+
+async def test_a_pod_that_the_cloud_has_lost_is_left_within_seconds_of_the_first_suspicion(
+    world: World,
+) -> None:
+    pod = await world.ready()
+    await world.clock.advance(10)
+    world.cloud.vanish(pod.id)
+    world.signals.nudge(ALICE)
+    await world.clock.advance(5)
+    assert world.routes.current(ALICE).source is Source.DUTY
+    assert Event.VANISHED in world.events()
+
+
+async def test_a_pod_that_does_not_answer_is_not_left_on_the_word_of_one_list(world: World) -> None:
+    pod = await world.ready()
+    mood = world.servers.mood(pod.id)
+    mood.is_healthy, mood.queue = False, None
+    world.cloud.is_failing = True
+    world.signals.nudge(ALICE)
+    await world.clock.advance(30)
+    assert world.state() is State.READY
+
+
+async def test_a_pod_that_the_cloud_says_runs_is_given_the_usual_patience(world: World) -> None:
+    pod = await world.ready()
+    mood = world.servers.mood(pod.id)
+    mood.is_healthy, mood.queue = False, None
+    world.signals.nudge(ALICE)
+    await world.clock.advance(100)
+    assert world.state() is State.READY
+    await world.clock.advance(100)
+    assert world.state() is not State.READY

@@ -56,6 +56,18 @@ class Endings:
             return False
         return True
 
+    async def why_gone(self, pod_id: str) -> str | None:
+        """The cloud's word, fit for the log, that the pod does not run any more; None where it may run."""
+        try:
+            pod = await self._cloud.get_pod(pod_id)
+            if pod is not None:
+                return None if pod.is_running else "the cloud says that the pod does not run"
+            is_listed = any(listed.id == pod_id for listed in await self._cloud.list_pods())
+        except CloudError as error:
+            logger.warning("RunPod session: whether pod %s exists is unknown: %s", pod_id, error)
+            return None
+        return None if is_listed else "the cloud does not know the pod any more"
+
     async def _try(self, pod_id: str, name: str) -> str | None:
         """Look, and ask for the end of what is still there; None while it may be. A termination that reports success
         proves nothing.

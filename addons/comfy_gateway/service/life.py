@@ -45,8 +45,11 @@ GIVING_UP: Final[dict[State, Event]] = {
     State.DRAINING: Event.DRAINED,
 }
 AGENT_POLL_S = 0.5
-MUTE_LOOKS = 3
-"""Polls of a serving pod without a word of its ComfyUI until the route goes back to duty."""
+QUICK_LOOKS = 3
+"""Looks without a word of ComfyUI, shortly one after the other, after which the cloud is asked for the pod."""
+LOOK_AGAIN_S = 1.5
+MUTE_LOOKS = 2
+"""Further polls without a word, of a pod that the cloud says runs, until the route goes back to duty."""
 
 
 class Life:
@@ -240,7 +243,10 @@ class Life:
         while not self._obey(session.user):
             sample, _reason = await self._sample(pod)
             mute = 0 if await self._answers(pod, sample) else mute + 1
-            if mute >= MUTE_LOOKS:
+            if mute == QUICK_LOOKS and (gone := await self._why_gone(pod)) is not None:
+                self._move(session.user, Event.VANISHED, gone)
+                return
+            if mute >= QUICK_LOOKS + MUTE_LOOKS:
                 # Its user gets nothing but errors there, and on duty works on.
                 cause = f"ComfyUI in the pod did not answer {mute} times in a row"
                 self._move(session.user, Event.VANISHED, cause)
@@ -263,7 +269,17 @@ class Life:
                 if verdict.is_over:
                     self._move(session.user, Event.IDLE, verdict.reason)
                     return
-            await self._signals.pause(session.user, self._rules.telemetry_poll_s)
+            is_suspect = 0 < mute < QUICK_LOOKS
+            pause_s = (
+                min(LOOK_AGAIN_S, self._rules.telemetry_poll_s)
+                if is_suspect
+                else self._rules.telemetry_poll_s
+            )
+            await self._signals.pause(session.user, pause_s)
+
+    async def _why_gone(self, pod: Pod) -> str | None:
+        assert pod.pod_id is not None
+        return await self._endings.why_gone(pod.pod_id)
 
     async def _answers(self, pod: Pod, sample: Sample | None) -> bool:
         """Whether ComfyUI in the pod is alive, by the agent's word or else by a probe of our own."""

@@ -32,6 +32,11 @@ class Signals:
         if waker := self._wakers.get(user):
             waker.set()
 
+    def nudge(self, user: UserId) -> None:
+        """Wake the session's task if it pauses, without a signal: something looks wrong."""
+        if waker := self._wakers.get(user):
+            waker.set()
+
     def take(self, user: UserId) -> Signal | None:
         """The waiting signal, which is then gone; None when there is none."""
         return self._waiting.pop(user, None)
