@@ -39,6 +39,7 @@ from comfy_gateway.hooks.prompts import PromptsHook
 from comfy_gateway.hooks.router import RouterHook
 from comfy_gateway.service.activity import Activity
 from comfy_gateway.service.bursts import Bursts
+from comfy_gateway.service.catalogues import Catalogues
 from comfy_gateway.service.cloud_watch import CloudWatch
 from comfy_gateway.service.duty_pool import DutyPool
 from comfy_gateway.service.endings import Endings
@@ -49,6 +50,7 @@ from comfy_gateway.service.life import Life, backend_of
 from comfy_gateway.service.meters import Meters
 from comfy_gateway.service.no_cloud import NoCloud
 from comfy_gateway.service.routes import Routes
+from comfy_gateway.service.placement import Placement
 from comfy_gateway.service.rules import Rules
 from comfy_gateway.service.sessions import Sessions
 from comfy_gateway.service.settling import Settling
@@ -173,6 +175,15 @@ class Gateway:
         meters = Meters()
         meters.watch(sessions)
         names = PodNames(settings.runpod.pod_name_tag, keys)
+        comfy = HttpComfyServer(http, settings.health.timeout_s)
+        catalogues = Catalogues(
+            comfy=comfy,
+            servers=lambda: (*pool.backends, *routes.privates().values()),
+            clock=clock,
+            tasks=tasks,
+        )
+        placement = Placement(routes=routes, catalogues=catalogues, clock=clock)
+        sessions.watch(placement.session_moved)
         signals = Signals(clock, tasks)
         endings = Endings(cloud, names, clock)
         life = Life(
@@ -195,12 +206,12 @@ class Gateway:
             activity=activity,
             addresses=addresses,
             keys=keys,
+            placement=placement,
             rules=rules,
             clock=clock,
             tasks=tasks,
         )
         bursts = Bursts(sessions=sessions, rules=rules, clock=clock, begin=life.begin)
-        comfy = HttpComfyServer(http, settings.health.timeout_s)
         settling = Settling(
             ledger=ledger,
             routes=routes,
@@ -257,6 +268,7 @@ class Gateway:
         tasks.start(settling.run(), name="settling")
         return Edge(
             routes=routes,
+        tasks.start(catalogues.run(), name="catalogues")
             ledger=ledger,
             bursts=bursts,
             activity=activity,

@@ -19,11 +19,13 @@ from comfy_gateway.core.upstream import Backend, Source, Upstream
 from comfy_gateway.core.users import IdKind, UserId
 from comfy_gateway.service.activity import Activity
 from comfy_gateway.service.bursts import Bursts
+from comfy_gateway.service.catalogues import Catalogues
 from comfy_gateway.service.cloud_watch import CloudWatch
 from comfy_gateway.service.duty_pool import DutyPool
 from comfy_gateway.service.endings import Endings
 from comfy_gateway.service.launch import Launch
 from comfy_gateway.service.ledger import Ledger
+from comfy_gateway.service.placement import Placement
 from comfy_gateway.service.life import Life, backend_of
 from comfy_gateway.service.routes import Routes
 from comfy_gateway.service.rules import Rules
@@ -99,6 +101,14 @@ class World:
             backend_of=lambda pod: backend_of(pod, ADDRESSES, KEYS),
         )
         self.sessions.watch(self._note)
+        self.catalogues = Catalogues(
+            comfy=self.comfy,
+            servers=lambda: (*self.pool.backends, *self.routes.privates().values()),
+            clock=self.clock,
+            tasks=self.tasks,
+        )
+        self.placement = Placement(routes=self.routes, catalogues=self.catalogues, clock=self.clock)
+        self.sessions.watch(self.placement.session_moved)
         self.signals = Signals(self.clock, self.tasks)
         self.endings = Endings(self.cloud, self.names, self.clock)
         self.launch = Launch(
@@ -119,6 +129,7 @@ class World:
             agent=self.servers,
             store=self.store,
             ledger=self.ledger,
+            placement=self.placement,
             activity=self.activity,
             addresses=ADDRESSES,
             keys=KEYS,

@@ -136,11 +136,16 @@ class Catalogue:
         """What ``other`` has and this server lacks: node classes first, then models, each by name and once."""
         nodes = sorted(other.classes.keys() - self.classes.keys())
         models: dict[str, Missing] = {}
+        compared: set[tuple[int, int]] = set()
         for class_type, theirs in other.classes.items():
             ours = self.classes.get(class_type)
             for name, listed in theirs.choices.items() if ours is not None else ():
                 allowed = ours.choices.get(name) if ours is not None else None
-                for value in listed - allowed if allowed is not None else ():
+                # Equal lists are one object: the list of a thousand models that fifty nodes show is compared once.
+                if allowed is None or (pair := (id(listed), id(allowed))) in compared:
+                    continue
+                compared.add(pair)
+                for value in listed - allowed:
                     models.setdefault(str(value), Missing("model", str(value), f"{class_type}.{name}"))
         return [*(Missing("node", name) for name in nodes), *(models[name] for name in sorted(models))]
 

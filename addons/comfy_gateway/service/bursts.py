@@ -41,11 +41,19 @@ class Bursts:
         self._max_users = max_users
         self._windows: OrderedDict[UserId, PromptWindow] = OrderedDict()
         self._told: set[UserId] = set()
+        self._without_use: set[UserId] = set()
+        """Users whose last prompt a pod could not have run."""
 
-    def prompt_accepted(self, user: UserId) -> None:
-        """A ComfyUI server accepted a prompt of this user."""
+    def prompt_accepted(self, user: UserId, *, earns_pod: bool = True) -> None:
+        """A ComfyUI server accepted a prompt of this user. ``earns_pod`` is False for one that no pod would run."""
         if not self._rules.is_provisioning or self._sessions.get(user).state not in EARNING:
             return
+        if not earns_pod:
+            if len(self._without_use) >= self._max_users:
+                self._without_use.clear()
+            self._without_use.add(user)
+            return
+        self._without_use.discard(user)
         window = self._windows.get(user)
         if window is None:
             window = self._windows[user] = PromptWindow(
@@ -63,7 +71,8 @@ class Bursts:
 
     def seen(self, user: UserId) -> None:
         """An identified user opened a socket; this alone is enough where the threshold is 0."""
-        if self._rules.is_provisioning and self._rules.threshold_count == 0:
+        is_enough = self._rules.threshold_count == 0 and user not in self._without_use
+        if self._rules.is_provisioning and is_enough:
             self._open(user, "first socket")
 
     def _open(self, user: UserId, cause: str) -> None:

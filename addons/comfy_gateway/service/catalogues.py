@@ -67,7 +67,11 @@ class Catalogues:
 
     def of(self, backend: Backend) -> Catalogue | None:
         """What the server can run, by the last reading; None while there was none."""
-        reading = self._readings.get(backend.id)
+        return self.by_id(backend.id)
+
+    def by_id(self, backend_id: str) -> Catalogue | None:
+        """As ``of``, also for a pod that has just lost its route."""
+        reading = self._readings.get(backend_id)
         return None if reading is None else reading.catalogue
 
     async def fetch(self, backend: Backend) -> Catalogue:

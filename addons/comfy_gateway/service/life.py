@@ -25,6 +25,7 @@ from comfy_gateway.service.activity import Activity
 from comfy_gateway.service.endings import Endings
 from comfy_gateway.service.launch import Launch
 from comfy_gateway.service.ledger import Ledger
+from comfy_gateway.service.placement import Placement
 from comfy_gateway.service.rules import Rules
 from comfy_gateway.service.sessions import Sessions
 from comfy_gateway.service.signals import Signals
@@ -66,6 +67,7 @@ class Life:
         agent: Agent,
         store: SessionStore,
         ledger: Ledger,
+        placement: Placement,
         activity: Activity,
         addresses: PodAddresses,
         keys: Keys,
@@ -81,6 +83,7 @@ class Life:
         self._agent = agent
         self._store = store
         self._ledger = ledger
+        self._placement = placement
         self._activity = activity
         self._addresses = addresses
         self._keys = keys
@@ -219,18 +222,23 @@ class Life:
                 if (old := await self._old_image(pod)) is not None:
                     # Ending it would only buy the same image again.
                     logger.warning("RunPod session %s: %s; it is used all the same", session.user.key, old)
-                self._sessions.apply(session.user, Event.AGENT_ANSWERED, "ComfyUI and the agent answer")
-                self._failures.pop(session.user, None)
+                await self._open(session, pod, Event.AGENT_ANSWERED, "ComfyUI and the agent answer")
                 return
             elif self._clock.monotonic() >= deadline_s:
-                cause = f"used without telemetry, for the agent does not answer ({reason})"
-                self._sessions.apply(session.user, Event.AGENT_ABSENT, cause)
                 logger.warning(
                     "RunPod session %s: no agent in pod %s: %s", session.user.key, pod.name, reason
                 )
-                self._failures.pop(session.user, None)
+                cause = f"used without telemetry, for the agent does not answer ({reason})"
+                await self._open(session, pod, Event.AGENT_ABSENT, cause)
                 return
             await self._signals.pause(session.user, min(AGENT_POLL_S, self._rules.startup_poll_s))
+
+    async def _open(self, session: Session, pod: Pod, event: Event, cause: str) -> None:
+        """Let the user's prompts go to the pod, once it is known which of them it can run."""
+        await self._placement.meet(session.user, self.backend(pod))
+        if not self._obey(session.user):
+            self._sessions.apply(session.user, event, cause)
+            self._failures.pop(session.user, None)
 
     def _age_s(self, pod: Pod) -> float:
         return (self._clock.now() - pod.ordered_at).total_seconds()
@@ -360,9 +368,7 @@ class Life:
                 self.backend(pod).upstream, token=self._keys.pod_token(pod.name)
             )
             if health.is_healthy:
-                self._sessions.apply(
-                    session.user, Event.VERIFIED, "found alive after a restart of the gateway"
-                )
+                await self._open(session, pod, Event.VERIFIED, "found alive after a restart of the gateway")
                 if (old := await self._old_image(pod)) is not None:
                     self._signals.send(session.user, Event.STOPPED, old)
                 return
