@@ -44,13 +44,15 @@ from comfy_gateway.service.cloud_watch import CloudWatch
 from comfy_gateway.service.duty_pool import DutyPool
 from comfy_gateway.service.endings import Endings
 from comfy_gateway.service.farewell import Farewell
+from comfy_gateway.service.journal import Journal
 from comfy_gateway.service.launch import Launch
 from comfy_gateway.service.ledger import Ledger
 from comfy_gateway.service.life import Life, backend_of
 from comfy_gateway.service.meters import Meters
 from comfy_gateway.service.no_cloud import NoCloud
-from comfy_gateway.service.routes import Routes
+from comfy_gateway.service.no_ledger_store import NoLedgerStore
 from comfy_gateway.service.placement import Placement
+from comfy_gateway.service.routes import Routes
 from comfy_gateway.service.rules import Rules
 from comfy_gateway.service.sessions import Sessions
 from comfy_gateway.service.settling import Settling
@@ -162,7 +164,8 @@ class Gateway:
         pool = DutyPool(duty_backends(settings), prober, clock)
         routes = Routes(pool.home, pool.choose, pool.backends)
         pool.on_move(routes.duty_changed)
-        ledger = Ledger()
+        journal = Journal(NoLedgerStore(), clock)
+        ledger = Ledger(clock, journal)
         activity = Activity(clock)
         ledger.watch(lambda record: activity.touch(record.backend_id))
         addresses = settings.pod_addresses
@@ -172,9 +175,6 @@ class Gateway:
             clock=clock,
             backend_of=lambda pod: backend_of(pod, addresses, keys),
         )
-        meters = Meters()
-        meters.watch(sessions)
-        names = PodNames(settings.runpod.pod_name_tag, keys)
         comfy = HttpComfyServer(http, settings.health.timeout_s)
         catalogues = Catalogues(
             comfy=comfy,
@@ -184,6 +184,9 @@ class Gateway:
         )
         placement = Placement(routes=routes, catalogues=catalogues, clock=clock)
         sessions.watch(placement.session_moved)
+        meters = Meters()
+        meters.watch(sessions)
+        names = PodNames(settings.runpod.pod_name_tag, keys)
         signals = Signals(clock, tasks)
         endings = Endings(cloud, names, clock)
         life = Life(
@@ -203,10 +206,10 @@ class Gateway:
             agent=HttpAgent(http, AGENT_TIMEOUT_S),
             store=store,
             ledger=ledger,
+            placement=placement,
             activity=activity,
             addresses=addresses,
             keys=keys,
-            placement=placement,
             rules=rules,
             clock=clock,
             tasks=tasks,
@@ -265,10 +268,10 @@ class Gateway:
             tasks.start(watch.run(), name="cloud watch")
             self._farewell = Farewell(sessions, endings, is_ending=settings.runpod.terminate_on_exit)
         tasks.start(pool.run(), name="duty pool")
+        tasks.start(catalogues.run(), name="catalogues")
         tasks.start(settling.run(), name="settling")
         return Edge(
             routes=routes,
-        tasks.start(catalogues.run(), name="catalogues")
             ledger=ledger,
             bursts=bursts,
             activity=activity,

@@ -36,7 +36,6 @@ from comfy_gateway.hooks.prompts import PromptsHook
 from comfy_gateway.hooks.router import RouterHook
 from comfy_gateway.service.activity import Activity
 from comfy_gateway.service.bursts import Bursts
-from comfy_gateway.service.ledger import Ledger
 from comfy_gateway.service.meters import Meters
 from comfy_gateway.service.routes import Routes
 from comfy_gateway.service.rules import Rules
@@ -44,6 +43,7 @@ from comfy_gateway.service.sessions import Sessions
 from comfy_gateway.service.tasks import Tasks
 from comfy_gateway.service.told_files import ToldFiles
 from tests.fakes.clock import FakeClock
+from tests.fakes.ledger import ledger_in_memory
 from tests.fakes.store import FakeStore
 
 ALICE = UserId(IdKind.NAMED, "alice")
@@ -98,7 +98,7 @@ class Stand:
         """Users for whom a pod was asked for."""
         self.relay = StandInRelay()
         self.routes = Routes(home, lambda _user: duty, (home, duty))
-        self.ledger = Ledger()
+        self.ledger = ledger_in_memory(self.clock)
         self.activity = Activity(self.clock)
         self.sessions = Sessions(
             store=FakeStore(self.clock), routes=self.routes, clock=self.clock, backend_of=lambda _pod: POD

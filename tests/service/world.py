@@ -24,9 +24,8 @@ from comfy_gateway.service.cloud_watch import CloudWatch
 from comfy_gateway.service.duty_pool import DutyPool
 from comfy_gateway.service.endings import Endings
 from comfy_gateway.service.launch import Launch
-from comfy_gateway.service.ledger import Ledger
-from comfy_gateway.service.placement import Placement
 from comfy_gateway.service.life import Life, backend_of
+from comfy_gateway.service.placement import Placement
 from comfy_gateway.service.routes import Routes
 from comfy_gateway.service.rules import Rules
 from comfy_gateway.service.sessions import Sessions
@@ -35,6 +34,7 @@ from comfy_gateway.service.signals import Signals
 from comfy_gateway.service.tasks import Tasks
 from tests.fakes.clock import FakeClock
 from tests.fakes.cloud import FakeCloud, RentedPod
+from tests.fakes.ledger import ledger_in_memory
 from tests.fakes.servers import FakeComfyServer, FakeServers
 from tests.fakes.store import FakeStore
 
@@ -91,7 +91,7 @@ class World:
         self.pool = DutyPool(self._duties, self.servers, self.clock)
         self.routes = Routes(self.pool.home, self.pool.choose, self.pool.backends)
         self.pool.on_move(self.routes.duty_changed)
-        self.ledger = Ledger()
+        self.ledger = ledger_in_memory(self.clock)
         self.activity = Activity(self.clock)
         self.ledger.watch(lambda record: self.activity.touch(record.backend_id))
         self.sessions = Sessions(

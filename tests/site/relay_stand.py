@@ -19,9 +19,9 @@ from comfy_gateway.core.prompts import PromptRecord
 from comfy_gateway.core.socket_ids import upstream_sid
 from comfy_gateway.core.upstream import Backend, Source, Upstream
 from comfy_gateway.core.users import IdKind, UserId
-from comfy_gateway.service.ledger import Ledger
 from comfy_gateway.service.routes import Routes
 from comfy_gateway.site.relay import Relay, RelayLimits
+from tests.fakes.ledger import ledger_in_memory
 
 DEADLINE_S = 10.0
 ALICE = UserId(IdKind.NAMED, "alice")
@@ -119,7 +119,7 @@ class Stand:
     def __init__(self, backend: Backend, limits: RelayLimits, clock: Clock) -> None:
         self.duty = backend
         self.routes = Routes(backend, lambda user: self.duty)
-        self.ledger = Ledger()
+        self.ledger = ledger_in_memory(clock)
         self.relay = Relay(routes=self.routes, ledger=self.ledger, keys=KEYS, clock=clock, limits=limits)
         self.url = ""
         self.clients: list[Client] = []

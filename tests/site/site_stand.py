@@ -23,6 +23,7 @@ from comfy_gateway.site.results import Results
 from comfy_gateway.site.server import SiteServer
 from comfy_gateway.site.socket import Socket
 from comfy_gateway.site.status import Status
+from tests.fakes.ledger import ledger_in_memory
 
 ALICE = UserId(IdKind.NAMED, "alice")
 KEY = "the-key"
@@ -61,7 +62,7 @@ async def site_before(*urls: str, timeout_s: float = 10.0) -> AsyncIterator[Site
         backends = [duty(url, number) for number, url in enumerate(urls)]
         pool = DutyPool(backends, HttpProber(http, "/queue", 2.0), clock)
         routes = Routes(pool.home, lambda _user: pool.home, pool.backends)
-        ledger, told, meters = Ledger(), ToldFiles(clock), Meters()
+        ledger, told, meters = ledger_in_memory(clock), ToldFiles(clock), Meters()
         relay = Relay(routes=routes, ledger=ledger, keys=KEYS, clock=clock)
         stack.push_async_callback(relay.aclose)
         server = SiteServer(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+from comfy_gateway.core.prompts import Hiding, LedgerChange, LedgerRow, PromptRecord
 from comfy_gateway.core.session import Session
 from comfy_gateway.core.telemetry import Sample
 from comfy_gateway.core.upstream import Backend, Upstream
@@ -224,4 +225,56 @@ class Agent(Protocol):
 
     async def version(self, url: str, *, token: str) -> str | None:
         """The agent's own version, or None where it does not tell. ``url`` is that of the sample."""
+        ...
+
+
+type Entries = Sequence[tuple[PromptRecord, dict[str, Any]]]
+"""Prompts that have ended, each with its entry in the history."""
+
+
+class LedgerStore(Protocol):
+    """Where the ledger of prompts survives a restart. Raises StoreUnavailable when the database does not answer."""
+
+    async def write(
+        self, changes: Sequence[LedgerChange], hidings: Sequence[Hiding] = ()
+    ) -> Sequence[LedgerRow]:
+        """Write all of it in one transaction, the hidings last.
+
+        Returns the stored rows of those ``is_new`` prompts whose id is there already; nothing of such a change is
+        written. What is for a prompt that is not stored is passed over. A value that the database will not have raises
+        its own error, and nothing is written.
+        """
+        ...
+
+    async def load(self, newest: int) -> Sequence[LedgerRow]:
+        """All rows that have not ended or are not confirmed, and the newest of the others, in order of position."""
+        ...
+
+    async def highest_position(self) -> int:
+        """The highest position that was ever given, 0 where there is none."""
+        ...
+
+    async def find(self, prompt_id: str) -> LedgerRow | None:
+        """One row."""
+        ...
+
+    async def body(self, prompt_id: str) -> bytes | None:
+        """The body of a prompt that has not ended, or None where none was stored."""
+        ...
+
+    async def entry(self, prompt_id: str) -> dict[str, Any] | None:
+        """The stored entry, or None where there is none or its user has taken it out of the history."""
+        ...
+
+    async def entries(
+        self, user_key: str | None, *, limit: int, before: PromptRecord | None = None
+    ) -> Entries:
+        """This user's stored entries but for the hidden ones, those that ended last first.
+
+        ``before``: only those that ended before it.
+        """
+        ...
+
+    async def prune(self, keep: int) -> int:
+        """Remove all but the newest ``keep`` of what has ended; returns how many were removed."""
         ...

@@ -51,6 +51,8 @@ class PromptRecord:
     outcome: Outcome = Outcome.ACCEPTED
     number: float = 0
     """The number that clients see, which is the gateway's own and not the server's. Negative for ``front``."""
+    position: int = 0
+    """Its place among all prompts that this gateway ever took. The number is the same unless the client chose one."""
     body_sha256: str = ""
     """Of the body as the client sent it, in hexadecimal."""
     accepted_at: datetime = UNKNOWN_TIME
@@ -67,3 +69,44 @@ class PromptRecord:
     def is_finished(self) -> bool:
         """Whether the prompt has ended."""
         return self.outcome not in UNFINISHED
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """A prompt as it is stored."""
+
+    record: PromptRecord
+    is_confirmed: bool = True
+    """False from before it is sent to a server until that server is known to have accepted it."""
+
+
+@dataclass(slots=True)
+class LedgerChange:
+    """What is to be written about one prompt: the latest of each kind, None for what stays as it is."""
+
+    prompt_id: str
+    row: LedgerRow | None = None
+    is_new: bool = False
+    """Whether the row may only be added: one that is there already stays as it is and is told."""
+    is_discarded: bool = False
+    """Everything about the prompt is removed; ``row`` is None then."""
+    body: bytes | None = field(default=None, repr=False)
+    is_body_done: bool = False
+    """The body is removed: nobody will submit it again."""
+    entry: Mapping[str, Any] | None = field(default=None, repr=False)
+    """Its entry in the history, as clients are shown it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hiding:
+    """Prompts that a user has taken out of his history."""
+
+    user_key: str | None
+    prompt_ids: frozenset[str] | None
+    """None for all that had ended at ``at``."""
+    at: datetime
+
+
+def ended_key(record: PromptRecord) -> tuple[datetime, int, str]:
+    """What sorts prompts by the moment of their ending."""
+    return (record.ended_at or UNKNOWN_TIME, record.position, record.prompt_id)
