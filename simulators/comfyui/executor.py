@@ -34,6 +34,14 @@ class Forgotten(Exception):
     """The running prompt was lost with the queue: nothing more is said about it."""
 
 
+@dataclass(frozen=True)
+class Kept:
+    """A result in the cache, and the node that it was made for: the history goes on naming that one."""
+
+    node_id: str
+    result: Result
+
+
 @dataclass
 class Running:
     """Kept after the prompt's end as in ComfyUI: only node_id says that something runs."""
@@ -57,7 +65,7 @@ class Executor:
         self.mood = mood
         self.server = server
         self.running = Running()
-        self.cache: dict[str, Result] = {}
+        self.cache: dict[str, Kept] = {}
         self._temp_prefixes: dict[tuple[str, str], str] = {}
         self._free_memory = False
         self._stop = asyncio.Event()
@@ -197,23 +205,23 @@ class PromptRun:
     def result(self) -> dict[str, Any]:
         """The outputs of the prompt's nodes for the history, those from the cache included."""
         cached = {node_id: self._cached(node_id) for node_id in self._prompt}
-        shown = {node_id: result.ui for node_id, result in cached.items() if result and result.ui}
+        shown = {node_id: kept for node_id, kept in cached.items() if kept and kept.result.ui}
         meta = {
             node_id: {
-                "node_id": node_id,
-                "display_node": node_id,
+                "node_id": kept.node_id,
+                "display_node": kept.node_id,
                 "parent_node": None,
-                "real_node_id": node_id,
+                "real_node_id": kept.node_id,
             }
-            for node_id in shown
+            for node_id, kept in shown.items()
         }
-        return {"outputs": shown, "meta": meta}
+        return {"outputs": {node_id: kept.result.ui for node_id, kept in shown.items()}, "meta": meta}
 
     async def _ran(self, node_id: str) -> bool:
         executor, narration = self._executor, self._narration
         cached = self._cached(node_id)
         if cached is not None:
-            narration.node_was_cached(node_id, cached.ui)
+            narration.node_was_cached(node_id, cached.result.ui)
             return True
         if self._item.client_id is not None:
             executor.running.node_id = node_id
@@ -235,18 +243,18 @@ class PromptRun:
             executor.raise_if_forgotten(self._item)
             narration.failed(node_id, inputs, error)
             return False
-        executor.cache[self._keys[node_id]] = result
+        executor.cache[self._keys[node_id]] = Kept(node_id, result)
         narration.node_finished(node_id, result.ui)
         return True
 
-    def _cached(self, node_id: str) -> Result | None:
+    def _cached(self, node_id: str) -> Kept | None:
         return self._executor.cache.get(self._keys[node_id])
 
     def _value(self, value: Any) -> Any:
         """The value of an input, a link's taken from the node that ran before. LookupError when none did."""
         if not is_link(value):
             return value
-        return self._executor.cache[self._keys[value[0]]].outputs[value[1]]
+        return self._executor.cache[self._keys[value[0]]].result.outputs[value[1]]
 
 
 class NodeRun:

@@ -35,7 +35,8 @@ def validate(prompt: dict[str, Any], targets: list[str] | None, nodes: Nodes) ->
     """`targets` limits the outputs to these node ids (partial execution). Numbers in the prompt that came as
     text become numbers, as in ComfyUI. Reads folders."""
     outputs = []
-    for node_id, node in prompt.items():
+    for node_id in prompt:  # noqa: PLC0206 - an empty list is a prompt without outputs
+        node = prompt[node_id]
         node_class = nodes.classes.get(node["class_type"]) if "class_type" in node else None
         if node_class is None:
             return Verdict(_unknown_class(node_id, node, newer=nodes.installation.newer))
