@@ -10,9 +10,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @asynccontextmanager
-async def answering(handler: Handler) -> AsyncIterator[str]:
+async def answering(handler: Handler, *, max_body_bytes: int = 1024**2) -> AsyncIterator[str]:
     """An HTTP server whose every path is answered by ``handler``; yields its origin."""
-    app = web.Application()
+    app = web.Application(client_max_size=max_body_bytes)
     app.router.add_route("*", "/{path:.*}", handler)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()

@@ -18,6 +18,15 @@ class Content:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """A content that the gateway has itself."""
+
+    content: Content
+    used_at: float
+    """When it was last of use, by the disk: seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
 class Upload:
     """From this moment on, and until a later one, the owner means this content by this name."""
 
