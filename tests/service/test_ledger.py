@@ -153,6 +153,40 @@ def test_numbers_rise(ledger: Ledger) -> None:
     assert [ledger.next_number() for _ in range(3)] == [1, 2, 3]
 
 
+def ended_numbers(ledger: Ledger, *numbers: float) -> list[float]:
+    """Prompts with these numbers end in this order; returns the numbers that they then have."""
+    ended = []
+    for place, number in enumerate(numbers):
+        ledger.accept(replace(record(f"{number}-{place}"), number=number))
+        ledger.end(f"{number}-{place}", Outcome.DONE)
+        found = ledger.find(f"{number}-{place}")
+        assert found is not None
+        ended.append(found.number)
+    return ended
+
+
+def test_in_the_history_numbers_rise_in_the_order_of_the_endings(ledger: Ledger) -> None:
+    assert ended_numbers(ledger, 1, 2) == [1, 2]
+    late = ended_numbers(ledger, 6, 3, 4, -5, 5, 6)
+    assert late == sorted(late)
+    assert len(set(late)) == 6
+    assert max(late) < 7
+    assert ended_numbers(ledger, 7) == [7], "the next in turn keeps its own"
+    assert ended_numbers(ledger, 1e300, 8)[1] > 1e300
+
+
+def test_numbers_go_on_above_those_that_a_server_has_counted_alone(ledger: Ledger) -> None:
+    ledger.accept(replace(record("before"), number=ledger.next_number()))
+    ledger.saw_number(5000.5)
+    assert ledger.next_number() == 5002
+    ledger.end("before", Outcome.DONE)
+    found = ledger.find("before")
+    assert found is not None
+    assert found.number > 5000.5
+    ledger.saw_number(1e300)
+    assert ledger.next_number() == 5003, "a client has chosen that one"
+
+
 def test_a_users_prompts_are_listed_in_order_until_they_are_forgotten(clock: FakeClock) -> None:
     ledger = ledger_in_memory(clock, max_records=3)
     ledger.accept(record("p1"))

@@ -50,7 +50,10 @@ class PromptRecord:
     backend_id: str
     outcome: Outcome = Outcome.ACCEPTED
     number: float = 0
-    """The number that clients see, which is the gateway's own and not the server's. Negative for ``front``."""
+    """The number that clients see, which is the gateway's own and not the server's. Negative for ``front``.
+
+    A prompt that ends after others with a greater number gets one above theirs, with which it stands in the history.
+    """
     position: int = 0
     """Its place among all prompts that this gateway ever took. The number is the same unless the client chose one."""
     body_sha256: str = ""

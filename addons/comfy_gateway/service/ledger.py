@@ -8,6 +8,7 @@ has proved that it was accepted.
 
 import asyncio
 import logging
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,11 @@ LOADED_RECORDS: Final = 20_000
 """So many of the newest are read at the start; what is older is found in the database."""
 MAX_BODY_BYTES: Final = 256 * 1024 * 1024
 """Of bodies in memory. Those of the oldest prompts are left to the database, which has them without secrets."""
+
+MAX_COUNTED: Final = 10**9
+"""No server counts that far: a greater number was chosen by a client, and ours need not go on from there."""
+_STEP: Final = 2.0**-20
+"""Small enough that prompts which ended out of turn stay below the number of the next prompt."""
 
 Watcher = Callable[[PromptRecord], None]
 
@@ -111,6 +117,8 @@ class Ledger:
         self._journal = journal
         self._max_records = max_records
         self._position = 0
+        self._latest_number = -math.inf
+        """The greatest number in anybody's history."""
         self._records: OrderedDict[str, PromptRecord] = OrderedDict()
         self._unfinished: dict[str, PromptRecord] = {}
         self._by_user: dict[str | None, dict[str, None]] = {}
@@ -137,6 +145,15 @@ class Ledger:
         """The next of the whole numbers that clients see; they go on rising after a restart."""
         self._position += 1
         return self._position
+
+    def saw_number(self, number: float) -> None:
+        """An entry that the ledger does not know stands in a history under this number; ours go on above it.
+
+        A server that served without the gateway before has counted on its own.
+        """
+        self._latest_number = max(self._latest_number, number)
+        if number < MAX_COUNTED:
+            self._position = max(self._position, math.ceil(number))
 
     def reserve(self, record: PromptRecord) -> Reserved:
         """Hold the id of a prompt that has just arrived, so that nobody else can use it."""
@@ -393,6 +410,9 @@ class Ledger:
         return early
 
     def _store(self, record: PromptRecord) -> None:
+        before = self._records.get(record.prompt_id)
+        if record.is_finished and (before is None or not before.is_finished):
+            record = replace(record, number=self._number_in_history(record.number))
         self._remember(record)
         self._journal.note(LedgerRow(record))
         if record.is_finished:
@@ -406,7 +426,20 @@ class Ledger:
             ):  # its fault must not keep the others from hearing of it, nor the page from its events
                 logger.exception("prompt %s: not everybody took notice of it", record.prompt_id)
 
+    def _number_in_history(self, number: float) -> float:
+        """The number under which a prompt that ends now stands in the history.
+
+        ComfyUI's front end takes a prompt into its history only if its number is greater than those that it has. Of two
+        servers one may end a later prompt first; the earlier one would never appear.
+        """
+        if number > self._latest_number:
+            return number
+        above = self._latest_number + _STEP
+        return above if above > self._latest_number else math.nextafter(self._latest_number, math.inf)
+
     def _remember(self, record: PromptRecord) -> None:
+        if record.is_finished:
+            self._latest_number = max(self._latest_number, record.number)
         self._records[record.prompt_id] = record
         self._by_user.setdefault(record.user_key, {})[record.prompt_id] = None
         if record.is_finished:
