@@ -7,8 +7,10 @@
 `python -m simulators.comfyui --port 3000` runs one alone.
 """
 
+from simulators.comfyui.big_file import big_file_blocks, big_file_sha256
+from simulators.comfyui.installation import Installation
 from simulators.comfyui.mood import Mood
 from simulators.comfyui.serving import Served, serve
 from simulators.comfyui.simulator import ComfySimulator
 
-__all__ = ["ComfySimulator", "Mood", "Served", "serve"]
+__all__ = ["ComfySimulator", "Installation", "Mood", "Served", "big_file_blocks", "big_file_sha256", "serve"]

@@ -72,10 +72,11 @@ def suffering(mood: Mood) -> Middleware:
     async def suffer(request: web.Request, handler: Handler) -> web.StreamResponse:
         if is_admin(request):
             return await handler(request)
-        await mood.until_heard()
-        if mood.delay_s:
-            await asyncio.sleep(mood.delay_s)
-        if mood.dead and mood.dead_by == "close":
+        if not _is_closed(mood):
+            await mood.until_heard()
+            if mood.delay_s:
+                await asyncio.sleep(mood.delay_s)
+        if _is_closed(mood):  # perhaps only since it came
             if request.transport is not None:
                 request.transport.abort()
             return web.Response(status=502)
@@ -89,6 +90,10 @@ def suffering(mood: Mood) -> Middleware:
         return response
 
     return suffer
+
+
+def _is_closed(mood: Mood) -> bool:
+    return mood.dead and mood.dead_by == "close"
 
 
 @web.middleware
