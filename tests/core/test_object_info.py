@@ -94,6 +94,15 @@ def test_an_input_is_open_when_one_of_its_forms_is() -> None:
     assert of(kind=["COMFY_DYNAMICCOMBO_V3", {"options": keyed}]).choices == {"kind": {"a", "b", "c"}}
 
 
+def test_keys_and_rows_of_another_shape_are_passed_over() -> None:
+    found = of(
+        kind=["COMFY_DYNAMICCOMBO_V3", {"options": ["a", {"key": "b"}]}],
+        none=["COMFY_DYNAMICCOMBO_V3", {"options": {}}],
+        mixed=["COMFY_DYNAMICCOMBO_V3", {}],
+    )
+    assert found.choices == {"kind": {"a", "b"}}
+
+
 def test_a_row_that_grows_has_every_name() -> None:
     picture = {"required": {"image": [["a.png"], {"image_upload": True}]}}
     found = of(
@@ -103,6 +112,7 @@ def test_a_row_that_grows_has_every_name() -> None:
             {"template": {"input": {"required": {"m": [["x"]]}}, "names": ["a", "b"]}},
         ],
         broken=["COMFY_AUTOGROW_V3", {}],
+        empty=["COMFY_AUTOGROW_V3", {"template": {"input": {}, "max": 3}}],
         endless=["COMFY_AUTOGROW_V3", {"template": {"input": {"required": {"m": [["x"]]}}, "max": 10**9}}],
     )
     assert found.uploads == {"images.image0", "images.image1", "images.image2"}
