@@ -18,6 +18,7 @@ from comfy_gateway.adapters.prober import HttpProber
 from comfy_gateway.adapters.runpod import RunPodOrder, RunPodSdkCloud
 from comfy_gateway.adapters.runpod.pasted import checked_env
 from comfy_gateway.adapters.sql import open_store
+from comfy_gateway.adapters.witness import SocketWitness
 from comfy_gateway.core.admission import Caps
 from comfy_gateway.core.client_ids import ClientIds
 from comfy_gateway.core.cookie import IdentityCookie
@@ -52,6 +53,7 @@ from comfy_gateway.service.meters import Meters
 from comfy_gateway.service.no_cloud import NoCloud
 from comfy_gateway.service.no_ledger_store import NoLedgerStore
 from comfy_gateway.service.placement import Placement
+from comfy_gateway.service.rescue import InputsAsNamed, Rescue
 from comfy_gateway.service.routes import Routes
 from comfy_gateway.service.rules import Rules
 from comfy_gateway.service.sessions import Sessions
@@ -215,15 +217,29 @@ class Gateway:
             tasks=tasks,
         )
         bursts = Bursts(sessions=sessions, rules=rules, clock=clock, begin=life.begin)
+        witness = SocketWitness(http, clock)
+        rescue = Rescue(
+            ledger=ledger,
+            routes=routes,
+            comfy=comfy,
+            witness=witness,
+            placement=placement,
+            inputs=InputsAsNamed(),
+            keys=keys,
+            clock=clock,
+            tasks=tasks,
+        )
+        sessions.watch(rescue.session_moved)
         settling = Settling(
             ledger=ledger,
             routes=routes,
             comfy=comfy,
+            rescue=rescue,
+            may_return=sessions.has_living_pod,
             clock=clock,
             interval_s=settle_interval_s(rules),
             give_up_s=rules.idle.silence_timeout_s,
         )
-        sessions.watch(settling.session_moved)
         relay = Relay(routes=routes, ledger=ledger, keys=keys, clock=clock)
         self._open.push_async_callback(relay.aclose)
         meters.watch_values("comfy_gateway_relay", "The relay's", relay.stats)
@@ -270,6 +286,7 @@ class Gateway:
         tasks.start(pool.run(), name="duty pool")
         tasks.start(catalogues.run(), name="catalogues")
         tasks.start(settling.run(), name="settling")
+        tasks.start(witness.run(pool.backends), name="witness")
         return Edge(
             routes=routes,
             ledger=ledger,

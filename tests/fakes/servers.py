@@ -3,15 +3,18 @@
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import orjson
 
-from comfy_gateway.core.errors import AgentUnavailable, BackendUnavailable
+from comfy_gateway.core.errors import AgentUnavailable, BackendUnavailable, PromptRefused
 from comfy_gateway.core.ports import Fates, Health, PromptAnswer, QueueIds
 from comfy_gateway.core.prompts import Outcome
+from comfy_gateway.core.refusals import Refusal
 from comfy_gateway.core.telemetry import Sample
 from comfy_gateway.core.upstream import Backend, Upstream
+from comfy_gateway.core.users import UserId
 from tests.fakes.clock import FakeClock
 from tests.fakes.cloud import FakeCloud
 
@@ -172,3 +175,30 @@ def history_entry(outcome: Outcome) -> dict[str, Any]:
 def _id_of(host: str) -> str:
     """``pod1`` of ``pod1-8188.pods.test``; other hosts are their own id."""
     return host.partition("-")[0] if host.endswith(".pods.test") else host
+
+
+@dataclass
+class FakeWitness:
+    """Implements ``service.rescue.Witness``: every server but these has been up for ever."""
+
+    restarted: set[str] = field(default_factory=set)
+
+    def is_unbroken_since(self, backend_id: str, when: datetime) -> bool:
+        """By the set."""
+        return backend_id not in self.restarted
+
+
+@dataclass
+class FakeInputs:
+    """Implements ``service.rescue.Inputs``: notes what was carried where."""
+
+    carried: list[tuple[str, str]] = field(default_factory=list)
+    """Backend id and prompt id."""
+    refusal: Refusal | None = None
+
+    async def carry(self, user: UserId | None, document: dict[str, Any], backend: Backend) -> dict[str, Any]:
+        """The prompt with a mark of the server. Raises PromptRefused where the test says so."""
+        if self.refusal is not None:
+            raise PromptRefused(self.refusal)
+        self.carried.append((backend.id, document["prompt_id"]))
+        return {**document, "carried_to": backend.id}

@@ -26,6 +26,7 @@ from comfy_gateway.service.endings import Endings
 from comfy_gateway.service.launch import Launch
 from comfy_gateway.service.life import Life, backend_of
 from comfy_gateway.service.placement import Placement
+from comfy_gateway.service.rescue import Rescue
 from comfy_gateway.service.routes import Routes
 from comfy_gateway.service.rules import Rules
 from comfy_gateway.service.sessions import Sessions
@@ -35,7 +36,7 @@ from comfy_gateway.service.tasks import Tasks
 from tests.fakes.clock import FakeClock
 from tests.fakes.cloud import FakeCloud, RentedPod
 from tests.fakes.ledger import ledger_in_memory
-from tests.fakes.servers import FakeComfyServer, FakeServers
+from tests.fakes.servers import FakeComfyServer, FakeInputs, FakeServers, FakeWitness
 from tests.fakes.store import FakeStore
 
 ALICE = UserId(IdKind.NAMED, "alice")
@@ -77,6 +78,8 @@ class World:
         self.memory = FakeStore(clock)
         self.store: SessionStore = store or self.memory
         self.comfy = FakeComfyServer()
+        self.witness = FakeWitness()
+        self.inputs = FakeInputs()
         self.names = PodNames(TAG, KEYS)
         self.transitions: list[tuple[UserId, State, Event, State]] = []
         """Of all sessions, since the world began."""
@@ -156,10 +159,27 @@ class World:
             interval_s=self.rules.reconcile_s,
             stray_grace_s=self.rules.idle.idle_s,
         )
-        self.settling = Settling(
-            ledger=self.ledger, routes=self.routes, comfy=self.comfy, clock=self.clock, interval_s=15.0
+        self.rescue = Rescue(
+            ledger=self.ledger,
+            routes=self.routes,
+            comfy=self.comfy,
+            witness=self.witness,
+            placement=self.placement,
+            inputs=self.inputs,
+            keys=KEYS,
+            clock=self.clock,
+            tasks=self.tasks,
         )
-        self.sessions.watch(self.settling.session_moved)
+        self.sessions.watch(self.rescue.session_moved)
+        self.settling = Settling(
+            ledger=self.ledger,
+            routes=self.routes,
+            comfy=self.comfy,
+            rescue=self.rescue,
+            may_return=self.sessions.has_living_pod,
+            clock=self.clock,
+            interval_s=15.0,
+        )
 
     def _note(self, before: Session, after: Session, event: Event) -> None:
         self.transitions.append((before.user, before.state, event, after.state))

@@ -124,6 +124,12 @@ COUNTED: Final[frozenset[State]] = MAY_BILL | {State.REQUESTED}
 """States that count against the cap on private pods."""
 
 
+PODLESS: Final[frozenset[State]] = frozenset(
+    {State.SHARED, State.COOLING, State.TERMINATING, State.ABANDONING}
+)
+"""States in which nothing can end on a pod any more, though it may still cost money."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pod:
     """One attempt at a private pod. ``pod_id`` is None until the cloud has named it."""

@@ -10,6 +10,7 @@ from comfy_gateway.core.ports import Clock, SessionStore
 from comfy_gateway.core.session import (
     COUNTED,
     MAY_BILL,
+    PODLESS,
     ROUTED,
     Event,
     Pod,
@@ -63,6 +64,13 @@ class Sessions:
     def billing(self) -> list[Session]:
         """Sessions whose pod may be costing money."""
         return [session for session in self if session.state in MAY_BILL]
+
+    def has_living_pod(self, pod_name: str) -> bool:
+        """Whether a session still hopes for something from the pod of that name."""
+        return any(
+            session.pod is not None and session.pod.name == pod_name and session.state not in PODLESS
+            for session in self
+        )
 
     def watch(self, watcher: Watcher) -> None:
         """Have ``watcher(before, after, event)`` called after each transition, synchronously."""

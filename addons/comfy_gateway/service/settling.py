@@ -2,18 +2,19 @@
 
 A prompt whose client has gone away still ends, but ComfyUI tells only the socket of its client. Without this a
 finished prompt would count as in flight for ever and keep a pod alive. So would one on a pod whose ComfyUI has died
-while the cloud and the agent find nothing wrong; and of a pod that is gone nobody will ever tell anything.
+while the cloud and the agent find nothing wrong. What a server does not know any more is for ``Rescue``.
 """
 
 import logging
+from collections.abc import Callable
 
 from comfy_gateway.core.errors import BackendUnavailable
 from comfy_gateway.core.ports import Clock, ComfyServer
-from comfy_gateway.core.prompts import Outcome, PromptRecord, outcome_of_history
-from comfy_gateway.core.session import Event, Session
+from comfy_gateway.core.prompts import PromptRecord, outcome_of_history
 from comfy_gateway.core.upstream import Backend, Source
 from comfy_gateway.core.users import UserId
 from comfy_gateway.service.ledger import Ledger
+from comfy_gateway.service.rescue import Rescue
 from comfy_gateway.service.routes import Routes
 
 logger = logging.getLogger(__name__)
@@ -28,27 +29,28 @@ class Settling:
         ledger: Ledger,
         routes: Routes,
         comfy: ComfyServer,
+        rescue: Rescue,
+        may_return: Callable[[str], bool],
         clock: Clock,
         interval_s: float = 15.0,
         give_up_s: float = 900.0,
     ) -> None:
-        """``give_up_s``: prompts of a pod whose ComfyUI did not answer for so long are lost. A duty server is waited
+        """``may_return`` says of a backend without a route whether it is a pod that is still being looked at.
+
+        ``give_up_s``: a pod whose ComfyUI did not answer for so long has lost its prompts. A duty server is waited
         for without end, for it costs nothing more.
         """
         self._ledger = ledger
         self._routes = routes
         self._comfy = comfy
+        self._rescue = rescue
+        self._may_return = may_return
         self._clock = clock
         self._interval_s = interval_s
         self._give_up_s = give_up_s
         self._open_before: set[str] = set()
         self._mute_since_s: dict[str, float] = {}
         """By id of a backend that was asked in vain."""
-
-    def session_moved(self, before: Session, _after: Session, event: Event) -> None:
-        """A watcher of sessions: what ran on a pod that vanished is lost at once, not after two rounds."""
-        if event is Event.VANISHED and before.pod is not None:
-            self._lose(self._ledger.unfinished(user=before.user, backend_id=before.pod.name))
 
     async def run(self) -> None:
         """Settle at the interval, for ever."""
@@ -74,29 +76,32 @@ class Settling:
     async def _ask(self, records: list[PromptRecord]) -> None:
         backend = self._backend(records[0])
         if backend is None:
-            self._lose(records)
+            if not self._may_return(records[0].backend_id):
+                self._give_up(records)
             return
         try:
             fates = await self._comfy.fates(backend, [record.prompt_id for record in records])
             for prompt_id, entry in fates.items():
-                # Neither queued nor in the history: somebody took it out of the queue. A server that restarted
-                # and forgot it cut its sockets, and the relay has told the page so.
-                outcome = Outcome.INTERRUPTED if entry is None else outcome_of_history(entry)
-                self._ledger.end(prompt_id, outcome)
+                if entry is None:
+                    self._rescue.forgotten(prompt_id, backend.id)
+                else:
+                    self._ledger.end(prompt_id, outcome_of_history(entry))
         except BackendUnavailable as error:
             now_s = self._clock.monotonic()
             mute_s = now_s - self._mute_since_s.setdefault(backend.id, now_s)
             if backend.source is Source.PRIVATE and mute_s >= self._give_up_s:
-                logger.warning("prompts on %s are lost: no answer for %.0f s (%s)", backend.id, mute_s, error)
-                self._lose(records)
+                logger.warning(
+                    "prompts on %s are given up: no answer for %.0f s (%s)", backend.id, mute_s, error
+                )
+                self._give_up(records)
             else:
                 logger.info("prompts on %s stay open: %s", backend.id, error)
         else:
             self._mute_since_s.pop(backend.id, None)
 
-    def _lose(self, records: list[PromptRecord]) -> None:
-        for record in records:
-            self._ledger.end(record.prompt_id, Outcome.LOST)
+    def _give_up(self, records: list[PromptRecord]) -> None:
+        for user_key, backend_id in {(record.user_key, record.backend_id) for record in records}:
+            self._rescue.backend_died(None if user_key is None else UserId.from_key(user_key), backend_id)
 
     def _backend(self, record: PromptRecord) -> Backend | None:
         user = None if record.user_key is None else UserId.from_key(record.user_key)
