@@ -1,5 +1,7 @@
 """The gateway's state in SQLite (one gateway) or PostgreSQL (several), by one set of queries."""
 
+from comfy_gateway.adapters.sql.database import Database, open_database
+from comfy_gateway.adapters.sql.ledger_store import SqlLedgerStore
 from comfy_gateway.adapters.sql.store import SqlSessionStore, open_store
 
-__all__ = ["SqlSessionStore", "open_store"]
+__all__ = ["Database", "SqlLedgerStore", "SqlSessionStore", "open_database", "open_store"]
