@@ -114,3 +114,17 @@ def test_a_watcher_may_stop_watching_while_it_is_told(routes: Routes) -> None:
     routes.duty_changed(BOB)
     routes.duty_changed(BOB)
     assert more == [BOB]
+
+
+def test_a_users_servers_are_duty_and_the_pod_also_while_it_drains(routes: Routes) -> None:
+    assert routes.duty_servers() == (HOME, OTHER)
+    assert routes.servers_of(ALICE) == (HOME,)
+    routes.set_private(ALICE, POD)
+    assert routes.servers_of(ALICE) == (HOME, POD)
+    routes.retire_private(ALICE)
+    assert routes.servers_of(ALICE) == (HOME, POD)
+    assert routes.servers_of(BOB) == (HOME,)
+    assert routes.servers_of(None) == (HOME, OTHER)
+    routes.clear_private(ALICE)
+    assert routes.servers_of(ALICE) == (HOME,)
+    assert Routes(HOME, lambda _user: HOME).servers_of(None) == (HOME,)

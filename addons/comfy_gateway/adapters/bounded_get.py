@@ -11,6 +11,14 @@ class NoUsableAnswer(Exception):
     """Why there is no body, in words fit for the log: no address, no token, nothing that the server wrote."""
 
 
+class TooLate(NoUsableAnswer):
+    """It may come yet."""
+
+
+class TooMuch(NoUsableAnswer):
+    """The body is larger than may be taken in."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A whole answer of any status but a redirect."""
@@ -45,11 +53,12 @@ async def bounded_answer(
     timeout_s: float,
     max_body_bytes: int,
     body: bytes | None = None,
+    silence_s: float | None = None,
 ) -> Answer:
     """The answer; the path of ``url`` is sent with its percent-encoding as it is.
 
-    ``timeout_s`` bounds the whole exchange. A redirect is no answer: it could lead the token to another host.
-    Raises NoUsableAnswer.
+    ``timeout_s`` bounds the whole exchange, ``silence_s`` each wait within it. A redirect is no answer: it could lead
+    the token to another host. Raises NoUsableAnswer.
     """
     try:
         async with session.request(
@@ -58,7 +67,7 @@ async def bounded_answer(
             headers=headers,
             data=body,
             allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(total=timeout_s),
+            timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=silence_s, sock_read=silence_s),
         ) as response:
             if 300 <= response.status < 400:
                 raise NoUsableAnswer(f"answered {response.status}")
@@ -66,10 +75,10 @@ async def bounded_answer(
             async for chunk in response.content.iter_any():
                 received += chunk
                 if len(received) > max_body_bytes:
-                    raise NoUsableAnswer(f"answered more than {max_body_bytes} bytes")
+                    raise TooMuch(f"answered more than {max_body_bytes} bytes")
             return Answer(response.status, bytes(received))
     except TimeoutError:
-        reason = f"gave no full answer within {timeout_s:g} s"
+        raise TooLate(f"gave no full answer within {silence_s or timeout_s:g} s") from None
     except aiohttp.ClientConnectorError:
         reason = "cannot be connected to"
     except aiohttp.ClientError as error:

@@ -49,6 +49,20 @@ class Routes:
                 return backend
         return None
 
+    def servers_of(self, user: UserId | None) -> tuple[Backend, ...]:
+        """The servers that this user's work goes to or may still be on: duty, then their pod, also while it drains.
+
+        For nobody known these are all duty servers: work of theirs is put on any of them.
+        """
+        if user is None:
+            return self._servers or (self.home,)
+        pods = (self._private.get(user), self._leaving.get(user))
+        return (self.duty(user), *(pod for pod in pods if pod is not None))
+
+    def duty_servers(self) -> tuple[Backend, ...]:
+        """All shared servers, home first."""
+        return self._servers or (self.home,)
+
     def privates(self) -> Mapping[UserId, Backend]:
         """All private routes."""
         return self._private
