@@ -450,6 +450,9 @@ import asyncio, sys
 from comfy_gateway.adapters.runpod import RunPodOrder, RunPodSdkCloud
 from comfy_gateway.core.errors import CloudUnavailable
 
+started = []
+sys.addaudithook(lambda event, about: started.append(about[0]) if event == "subprocess.Popen" else None)
+
 async def main():
     assert "runpod" not in sys.modules
     cloud = RunPodSdkCloud(api_key="k", api_base=sys.argv[1], order_defaults=RunPodOrder(image_name="i"),
@@ -461,6 +464,8 @@ async def main():
         turns += 1
     await loading
     assert "runpod" in sys.modules
+    # A processor that is measured costs a second.
+    assert sys.executable not in started, started
     try:
         await cloud.list_pods()
     except CloudUnavailable:
@@ -481,4 +486,4 @@ async def test_the_import_does_not_stop_the_loop_and_a_hanging_call_does_not_sto
         async with asyncio.timeout(25):
             output, _ = await process.communicate()
     assert process.returncode == 0
-    assert int(output) > 10  # an import in the loop would leave it one turn
+    assert int(output) > 3  # an import in the loop would leave it one turn
