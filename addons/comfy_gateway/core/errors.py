@@ -10,6 +10,7 @@
     . StoreUnavailable      the database does not answer
     . StaleRecord           somebody else saved the record meanwhile: discard and look again
   - AgentUnavailable        no usable sample; a missing sample is not idleness
+  - PodFilesUnavailable     a pod gave no usable answer to a question for its files
   - BackendUnavailable      a ComfyUI server gave no usable answer: what it knows is unknown, not nothing
   - StorageUnavailable      a file of ours cannot be written or read: the disk is full or broken
   - PromptRefused           a prompt cannot be sent as it is; the refusal is for the client
@@ -57,6 +58,10 @@ class StaleRecord(StoreError):
 
 class AgentUnavailable(GatewayError):
     """The pod's agent gave no usable sample."""
+
+
+class PodFilesUnavailable(GatewayError):
+    """Late, broken or meaningless answer about a file of a pod."""
 
 
 class BackendUnavailable(GatewayError):
