@@ -7,10 +7,17 @@ import sys
 from pathlib import Path
 
 from simulators.comfyui import ComfySimulator, serve
+from simulators.comfyui.options import add_installation, installation
 
 
 async def run(options: argparse.Namespace) -> None:
-    simulator = ComfySimulator(options.name, options.step_s, options.output_dir)
+    simulator = ComfySimulator(
+        options.name,
+        options.step_s,
+        options.output_dir,
+        base_dir=options.base_dir,
+        installation=installation(options),
+    )
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -35,8 +42,16 @@ def main() -> None:
     parser.add_argument(
         "--output-dir", type=Path, help="where pictures stay; without it they go when the server goes"
     )
+    parser.add_argument(
+        "--base-dir", type=Path, help="where output, input and user stay; without it they go as well"
+    )
+    add_installation(parser)
     parser.add_argument("--prefix", default="", help="serve below this path")
-    asyncio.run(run(parser.parse_args()))
+    options = parser.parse_args()
+    try:
+        asyncio.run(run(options))
+    except ValueError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@
 
 from simulators.clock import FakeClock, RealClock
 from simulators.runpod.catalog import GPU_TYPES, GpuType, NetworkVolume
-from simulators.runpod.cloud import RefusedError, RunPodSimulator
+from simulators.runpod.cloud import AgentKind, RefusedError, RunPodSimulator
 from simulators.runpod.faults import AMBIGUOUS_TEXT, CAPACITY_TEXTS, RESUME_CAPACITY_TEXT, Fault, FaultTable
 from simulators.runpod.ledger import Ledger, LedgerRow
 from simulators.runpod.pods import Delays, Phase, PodOrder, SimPod
@@ -23,6 +23,7 @@ __all__ = [
     "CAPACITY_TEXTS",
     "GPU_TYPES",
     "RESUME_CAPACITY_TEXT",
+    "AgentKind",
     "Delays",
     "FakeClock",
     "Fault",

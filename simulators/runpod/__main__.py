@@ -10,7 +10,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from simulators.runpod import Delays, Fault, NetworkVolume, RunPodSimulator, serve
+from simulators.comfyui.options import add_installation, installation
+from simulators.runpod import Delays, Fault, NetworkVolume, ProxyLimits, RunPodSimulator, serve
 
 
 def parser() -> argparse.ArgumentParser:
@@ -44,6 +45,16 @@ def parser() -> argparse.ArgumentParser:
         metavar="ID=DATACENTER",
         help="may be given several times",
     )
+    told.add_argument(
+        "--agent", choices=("simulated", "real"), default="simulated", help="real: pods run python -m agent"
+    )
+    told.add_argument(
+        "--body-limit-bytes",
+        type=int,
+        default=ProxyLimits().body_bytes,
+        help="larger requests get the proxy's 413",
+    )
+    add_installation(told)
     return told
 
 
@@ -70,6 +81,8 @@ def make_cloud(args: argparse.Namespace) -> RunPodSimulator:
         network_volumes=volumes,
         step_s=args.step_s,
         seed=args.seed,
+        installation=installation(args),
+        agent=args.agent,
     )
     if args.faults:
         for fault in TypeAdapter(list[Fault]).validate_json(args.faults.read_bytes()):
@@ -77,11 +90,11 @@ def make_cloud(args: argparse.Namespace) -> RunPodSimulator:
     return cloud
 
 
-async def run(cloud: RunPodSimulator, host: str, port: int) -> None:
+async def run(cloud: RunPodSimulator, host: str, port: int, limits: ProxyLimits) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with serve(cloud, host=host, port=port) as served:
+    async with serve(cloud, host=host, port=port, limits=limits) as served:
         where = {
             "RUNPOD_API_BASE": served.api_base,
             "RUNPOD_PROXY_TEMPLATE": served.proxy_template,
@@ -96,7 +109,8 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     try:
         cloud = make_cloud(args)
-        asyncio.run(run(cloud, args.host, args.port))
+        limits = ProxyLimits(body_bytes=args.body_limit_bytes)
+        asyncio.run(run(cloud, args.host, args.port, limits))
     except (ValidationError, ValueError, OSError) as error:
         print(f"simulators.runpod: {error}", file=sys.stderr)
         return 2

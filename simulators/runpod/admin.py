@@ -24,7 +24,7 @@ from simulators.runpod.telemetry import Step
 
 
 class PodChange(BaseModel):
-    """What is to happen to a pod; several at once are carried out in this order."""
+    """What is to happen to a pod; several at once are carried out in this order. `comfy` are moods."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -33,6 +33,8 @@ class PodChange(BaseModel):
     runtime_hidden: bool | None = None
     app_dead: bool | None = None
     agent_dead: bool | None = None
+    app_restart: bool = False
+    comfy: dict[str, Any] | None = None
     telemetry: list[Step] | None = None
     kill: bool = False
     vanish: bool = False
@@ -115,7 +117,10 @@ class Admin:
             change = PodChange.model_validate_json(await request.read())
         except ValidationError as error:
             return _wrong(error)
-        self._carry_out(pod, change)
+        try:
+            self._carry_out(pod, change)
+        except ValueError as error:  # a mood that there is not
+            return web.json_response({"errors": [{"msg": str(error)}]}, status=422)
         return web.json_response(self._pod(pod))
 
     def _carry_out(self, pod: SimPod, change: PodChange) -> None:
@@ -129,6 +134,10 @@ class Admin:
             self._cloud.kill_app(pod.id, dead=change.app_dead)
         if change.agent_dead is not None:
             self._cloud.kill_agent(pod.id, dead=change.agent_dead)
+        if change.app_restart:
+            self._cloud.restart_app(pod.id)
+        if change.comfy is not None:
+            pod.comfy.mood.change(change.comfy)
         if change.telemetry is not None:
             pod.telemetry.script(*change.telemetry)
         if change.kill:

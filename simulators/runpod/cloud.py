@@ -10,9 +10,10 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from typing import Literal
 
 from simulators.clock import Clock, RealClock
-from simulators.comfyui import ComfySimulator
+from simulators.comfyui import ComfySimulator, Installation
 from simulators.runpod.catalog import (
     CPU_POD_USD_PER_HOUR,
     DEFAULT_DATA_CENTER,
@@ -25,6 +26,8 @@ from simulators.runpod.hosting import Hosting
 from simulators.runpod.ledger import Ledger
 from simulators.runpod.pods import Delays, Event, PodOrder, SimPod, What
 from simulators.runpod.telemetry import Telemetry
+
+AgentKind = Literal["simulated", "real"]
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +48,8 @@ class RunPodSimulator:
     enforce_lease  pods with an AUTH_TOKEN in their env end themselves as our agent does: AGENT_BOOT_GRACE_S
                    after its start if no lease came, later AGENT_LEASE_S after the last one (from the env)
     comfy          builds the ComfyUI of a pod from the pod's name
+    installation   of every pod's ComfyUI, unless `comfy` builds it
+    agent          "real": pods run `python -m agent` on ComfyUI's folders, for everything but telemetry
 
     `pods` holds every pod that ever existed, by id, oldest first. `calls` counts API operations (including
     refused ones) and `call_log` keeps them in order.
@@ -64,6 +69,8 @@ class RunPodSimulator:
         agent_port: int = 8000,
         enforce_lease: bool = True,
         comfy: Callable[[str], ComfySimulator] | None = None,
+        installation: Installation | None = None,
+        agent: AgentKind = "simulated",
     ) -> None:
         self.api_key = api_key
         self.delays = delays or Delays()
@@ -79,7 +86,10 @@ class RunPodSimulator:
         self.calls: Counter[str] = Counter()
         self.call_log: list[Call] = []
         self.hosting = Hosting()
-        self._comfy = comfy or (lambda name: ComfySimulator(name=name, step_s=step_s))
+        self.agent = agent
+        self._comfy = comfy or (
+            lambda name: ComfySimulator(name=name, step_s=step_s, installation=installation)
+        )
         self._machines = itertools.count(1)
 
     def living(self) -> list[SimPod]:
@@ -177,12 +187,20 @@ class RunPodSimulator:
         if dead:
             self.hosting.cut(pod, self.comfy_port)
 
+    def restart_app(self, pod_id: str) -> None:
+        """ComfyUI ends and is started again in the same container: its files stay, all else is lost."""
+        pod = self.pods[pod_id]
+        self.hosting.cut(pod, self.comfy_port)
+        if self.hosting.runs(pod):
+            pod.comfy.restart()
+
     def kill_agent(self, pod_id: str, *, dead: bool = True) -> None:
-        """The agent stops listening and its connections break, or it listens again."""
+        """The agent stops listening, its connections break and its memory is lost, or it listens again."""
         pod = self.pods[pod_id]
         pod.agent_dead = dead
         if dead:
             self.hosting.cut(pod, self.agent_port)
+            self.hosting.end_agent(pod)
 
     def end_later(self, pod: SimPod, after_s: float, cause: str, *, vanish: bool = False) -> None:
         """Kill the pod, or let it vanish, after so many seconds, unless another boot began by then."""

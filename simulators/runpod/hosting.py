@@ -1,17 +1,34 @@
-"""The processes of the pods: a real server on loopback for each pod's ComfyUI, and the connections."""
+"""The processes of the pods: a real server on loopback for each pod's ComfyUI, its agent, and the connections."""
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+import time
+from collections.abc import Coroutine, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 from aiohttp import web
 
 from simulators.comfyui import ComfySimulator
+from simulators.runpod.agent_outputs import Outputs
+from simulators.runpod.agent_process import AgentProcess
+from simulators.runpod.agent_uploads import Uploads
 from simulators.runpod.pods import SimPod
 
 SHUTDOWN_S = 0.2
 QUEUE_TIMEOUT_S = 2.0
+MAX_PART_BYTES = 90_000_000
+CLOCK_TICK_NS = 50_000_000
+"""A file's time may lag behind the clock by a tick of the kernel's."""
+
+
+@dataclass(frozen=True)
+class AgentMemory:
+    """What a simulated agent knows until it dies: what was fetched, and who is sending just now."""
+
+    outputs: Outputs
+    uploads: Uploads
 
 
 class Hosting:
@@ -23,7 +40,11 @@ class Hosting:
     def __init__(self) -> None:
         self._runners: dict[ComfySimulator, web.AppRunner] = {}
         self._urls: dict[ComfySimulator, str] = {}
+        self._born_ns: dict[ComfySimulator, int] = {}
+        self._memories: dict[ComfySimulator, AgentMemory] = {}
+        self._agents: dict[ComfySimulator, AgentProcess] = {}
         self._starting = asyncio.Lock()
+        self._starting_agent = asyncio.Lock()
         self._connections: dict[tuple[str, int], set[asyncio.Transport]] = {}
         self._stopping: set[asyncio.Task[None]] = set()
         self._session: aiohttp.ClientSession | None = None
@@ -49,9 +70,41 @@ class Hosting:
                 runner = web.AppRunner(comfy.app(), access_log=None, shutdown_timeout=SHUTDOWN_S)
                 await runner.setup()
                 self._runners[comfy] = runner
+                self._born_ns[comfy] = time.time_ns() - CLOCK_TICK_NS
                 await web.TCPSite(runner, "127.0.0.1", 0, backlog=128).start()
                 self._urls[comfy] = f"http://127.0.0.1:{runner.addresses[0][1]}"
         return self._urls[comfy]
+
+    def runs(self, pod: SimPod) -> bool:
+        """Whether the pod's ComfyUI was started yet."""
+        return pod.comfy in self._runners
+
+    async def agent_memory(self, pod: SimPod) -> AgentMemory:
+        """Of the pod's simulated agent; a new one after it died."""
+        await self.url(pod)
+        comfy = pod.comfy
+        if comfy not in self._memories:
+            most_bytes = int(pod.env.get("AGENT_MAX_PART_BYTES") or MAX_PART_BYTES)
+            self._memories[comfy] = AgentMemory(
+                Outputs(comfy.folders.output, self._born_ns[comfy]), Uploads(comfy.folders.input, most_bytes)
+            )
+        return self._memories[comfy]
+
+    async def agent_url(self, pod: SimPod) -> str:
+        """Base URL of the pod's real agent, started when it is first asked for. Raises RuntimeError where it
+        does not start."""
+        comfyui_url = await self.url(pod)
+        async with self._starting_agent:
+            if pod.comfy not in self._agents:
+                self._agents[pod.comfy] = await AgentProcess.started(comfyui_url, pod.comfy.folders, pod.env)
+        return self._agents[pod.comfy].url
+
+    def end_agent(self, pod: SimPod) -> None:
+        """The agent's process is gone, and what it had in memory."""
+        self._memories.pop(pod.comfy, None)
+        agent = self._agents.pop(pod.comfy, None)
+        if agent is not None:
+            self._stop_later(agent.end(), f"end the agent of {pod.name}")
 
     async def queue(self, pod: SimPod) -> tuple[int, int] | None:
         """(running, pending) as the pod's ComfyUI says it, None where it gives no sensible answer."""
@@ -86,16 +139,22 @@ class Hosting:
                     transport.abort()
 
     def stop(self, pod: SimPod) -> None:
-        """Break the pod's connections now and stop its ComfyUI."""
+        """Break the pod's connections now and stop its ComfyUI and its agent."""
         self.cut(pod)
+        self.end_agent(pod)
         runner = self._runners.pop(pod.comfy, None)
         if runner is not None:
-            task = asyncio.get_running_loop().create_task(runner.cleanup(), name=f"stop {pod.name}")
-            self._stopping.add(task)
-            task.add_done_callback(self._stopping.discard)
+            self._stop_later(runner.cleanup(), f"stop {pod.name}")
+
+    def _stop_later(self, work: Coroutine[Any, Any, None], what: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=what)
+        self._stopping.add(task)
+        task.add_done_callback(self._stopping.discard)
 
     async def close(self) -> None:
         await asyncio.gather(*self._stopping)
+        await asyncio.gather(*(agent.end() for agent in self._agents.values()))
+        self._agents.clear()
         await asyncio.gather(*(runner.cleanup() for runner in self._runners.values()))
         self._runners.clear()
         if self._session is not None:

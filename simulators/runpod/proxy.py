@@ -16,7 +16,7 @@ from aiohttp import ClientWebSocketResponse, WSMsgType, hdrs, web
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from simulators.runpod.agent import answer_as_agent
+from simulators.runpod.agent import answer_as_agent, note_lease
 from simulators.runpod.cloud import RunPodSimulator
 from simulators.runpod.pods import SimPod
 
@@ -106,10 +106,22 @@ class PodProxy:
             return _page(self._limits.unregistered_status)
         with self._cloud.hosting.connection(pod, port, request.transport):
             if port == self._cloud.agent_port and pod.agent_listens(now_s):
-                return await answer_as_agent(self._cloud, pod, request, tail)
+                return await self._agent(pod, request, tail)
             if port == self._cloud.comfy_port and pod.app_listens(now_s):
                 return await self._front_door(pod, request, tail)
         return _page(502)
+
+    async def _agent(self, pod: SimPod, request: web.Request, tail: str) -> web.StreamResponse:
+        inside = URL(tail, encoded=True)
+        note_lease(self._cloud, pod, request, inside.path)
+        if self._cloud.agent == "real" and inside.path != "/metrics":
+            url = URL(await self._cloud.hosting.agent_url(pod) + tail, encoded=True)
+            return await self._http(request, url, _forwarded(request.headers))
+        try:
+            pieces = _Upload(request.content, self._limits).pieces()
+            return await answer_as_agent(self._cloud, pod, request, inside, pieces)
+        except _TooLargeError:
+            return _page(413)
 
     async def _front_door(self, pod: SimPod, request: web.Request, tail: str) -> web.StreamResponse:
         token = pod.env.get(TOKEN_ENV)
@@ -238,4 +250,6 @@ def _page(status: int) -> web.Response:
     html = (
         f"<html><head><title>{status} {reason}</title></head><body><h1>{status} {reason}</h1></body></html>"
     )
-    return web.Response(status=status, reason=reason, text=html, content_type="text/html")
+    return web.Response(
+        status=status, reason=reason, text=html, content_type="text/html", headers={"Server": "cloudflare"}
+    )

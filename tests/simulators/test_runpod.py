@@ -14,7 +14,7 @@ from aiohttp import WSMsgType
 from yarl import URL
 
 from simulators.clock import FakeClock
-from simulators.comfyui import ComfySimulator
+from simulators.comfyui import ComfySimulator, Installation
 from simulators.runpod import (
     GPU_TYPES,
     Delays,
@@ -28,6 +28,7 @@ from simulators.runpod import (
     Step,
     serve,
 )
+from simulators.runpod import __main__ as program
 from simulators.runpod.faults import Call
 
 KEY = "test-key"
@@ -628,10 +629,29 @@ class TestCommand:
                 process.kill()
                 await process.wait()
 
-    async def test_a_wrong_option_ends_with_2_and_says_why(self) -> None:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "simulators.runpod", "--boot-s", "-1", stderr=asyncio.subprocess.PIPE
+    @pytest.mark.parametrize(
+        ("arguments", "complaint"),
+        [
+            (["--boot-s", "-1"], "app_ready_s"),
+            (["--model", "x.safetensors"], "FOLDER/NAME is meant"),
+            (["--without-node", "SaveImag"], "no such class: SaveImag"),
+        ],
+    )
+    def test_a_wrong_option_ends_with_2_and_says_why(
+        self,
+        arguments: list[str],
+        complaint: str,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.setattr(sys, "argv", ["simulators.runpod", *arguments])
+        assert program.main() == 2
+        assert complaint in capsys.readouterr().err
+
+    async def test_the_pods_have_what_the_options_say(self) -> None:
+        told = ["--newer", "--without-node", "LoadImage", "--model", "loras/a", "--model", "loras/b"]
+        cloud = program.make_cloud(program.parser().parse_args([*told, "--agent", "real"]))
+        assert rent(cloud).comfy.installation == Installation(
+            newer=True, without=frozenset({"LoadImage"}), models={"loras": ("a", "b")}
         )
-        _, told = await asyncio.wait_for(process.communicate(), 20)
-        assert process.returncode == 2
-        assert b"app_ready_s" in told
+        assert cloud.agent == "real"
