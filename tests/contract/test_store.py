@@ -346,4 +346,4 @@ class TestOpen:
         stores = await asyncio.gather(*(open_store(database.url) for _ in range(4)))
         for store in stores:
             await store.aclose()
-        assert await database.rows("SELECT * FROM alembic_version") == [{"version_num": "0001"}]
+        assert len(await database.rows("SELECT * FROM alembic_version")) == 1

@@ -62,6 +62,20 @@ def make_engine(url: URL, timeout_s: float) -> AsyncEngine:
     return engine
 
 
+def make_reading_engine(url: URL, timeout_s: float) -> AsyncEngine | None:
+    """An engine whose connections only read, beside the one that writes; None where one engine does both.
+
+    With SQLite's write-ahead log they see the last commit and neither wait for the writer nor hold it up.
+    """
+    if url.get_backend_name() == "postgresql":
+        return None
+    engine = create_async_engine(
+        url, hide_parameters=True, pool_size=2, max_overflow=0, pool_timeout=timeout_s
+    )
+    event.listen(engine.sync_engine, "connect", _set_up_reader)
+    return engine
+
+
 def prepare_file(url: URL) -> None:
     """Make the SQLite file with mode 0600, or tighten it; SQLite gives its side files the same. Else nothing.
 
@@ -83,6 +97,13 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _set_up_reader(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA query_only=ON")
     cursor.close()
 
 
