@@ -14,6 +14,7 @@ from aiohttp import web
 from yarl import URL
 
 from simulators.comfyui import ComfySimulator, Mood, Served, serve
+from simulators.comfyui import __main__ as program
 from tests.simulators.comfy_client import (
     DEADLINE_S,
     Duty,
@@ -98,6 +99,16 @@ async def test_alone_it_says_its_address_and_ends_on_sigterm(tmp_path: Path) -> 
             process.kill()
             await process.wait()
     assert (tmp_path / "ComfyUI_00001_.png").is_file()
+
+
+def test_a_wrong_option_ends_with_2_and_says_why(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["simulators.comfyui", "--model", "x.safetensors"])
+    with pytest.raises(SystemExit) as ended:
+        program.main()
+    assert ended.value.code == 2
+    assert "FOLDER/NAME is meant" in capsys.readouterr().err
 
 
 async def test_step_s_is_the_time_that_a_node_takes(duty: Duty) -> None:

@@ -588,6 +588,25 @@ class TestAdmin:
         assert (await self.post(client, served, path, {"kil": True}))[0] == 422
         assert (await self.post(client, served, "pods/nosuchpod", {"kill": True}))[0] == 404
 
+    async def test_a_pods_comfyui_can_be_put_into_moods_and_restarted(
+        self, served: Served, cloud: RunPodSimulator, client: aiohttp.ClientSession
+    ) -> None:
+        pod = rent(cloud)
+        path, door = f"pods/{pod.id}", served.pod_url(pod.id)
+        assert (await self.post(client, served, path, {"app_restart": True}))[0] == 200  # nothing ran yet
+        async with client.post(
+            f"{door}/prompt", json={"prompt": SLEEP, "prompt_id": "p"}, headers=TOKEN
+        ) as answer:
+            assert answer.status == 200
+        assert (await self.post(client, served, path, {"comfy": {"paused": True}, "app_restart": True}))[
+            0
+        ] == 200
+        assert pod.comfy.mood.paused is True
+        async with client.get(f"{door}/history", headers=TOKEN) as answer:
+            assert await answer.json() == {}
+        status, told = await self.post(client, served, path, {"comfy": {"sleepy": True}})
+        assert (status, "sleepy" in told["errors"][0]["msg"]) == (422, True)
+
     async def test_the_clock_can_be_turned_where_it_is_a_dial(
         self, served: Served, cloud: RunPodSimulator, client: aiohttp.ClientSession
     ) -> None:
