@@ -98,7 +98,7 @@ class FakeLedgerStore:
         found = [
             (row.record, copy.deepcopy(self.kept[prompt_id]))
             for prompt_id, row in self.rows.items()
-            if prompt_id in self.kept and row.record.user_key == user_key and not row.record.is_hidden
+            if prompt_id in self.kept and row.record.user_key == user_key and _is_shown(row)
         ]
         if before is not None:
             found = [pair for pair in found if ended_key(pair[0]) < ended_key(before)]
@@ -122,6 +122,10 @@ class FakeLedgerStore:
         self.calls[call] += 1
         if self.is_down:
             raise StoreUnavailable("the database does not answer")
+
+
+def _is_shown(row: LedgerRow) -> bool:
+    return row.is_confirmed and row.record.is_finished and not row.record.is_hidden
 
 
 def _hides(hiding: Hiding, record: PromptRecord) -> bool:
