@@ -17,7 +17,7 @@ from comfy_gateway.adapters.master_secret import load_or_create
 from comfy_gateway.adapters.prober import HttpProber
 from comfy_gateway.adapters.runpod import RunPodOrder, RunPodSdkCloud
 from comfy_gateway.adapters.runpod.pasted import checked_env
-from comfy_gateway.adapters.sql import open_store
+from comfy_gateway.adapters.sql import Database, SqlLedgerStore, SqlSessionStore, open_database
 from comfy_gateway.adapters.witness import SocketWitness
 from comfy_gateway.core.admission import Caps
 from comfy_gateway.core.client_ids import ClientIds
@@ -51,7 +51,6 @@ from comfy_gateway.service.ledger import Ledger
 from comfy_gateway.service.life import Life, backend_of
 from comfy_gateway.service.meters import Meters
 from comfy_gateway.service.no_cloud import NoCloud
-from comfy_gateway.service.no_ledger_store import NoLedgerStore
 from comfy_gateway.service.placement import Placement
 from comfy_gateway.service.rescue import InputsAsNamed, Rescue
 from comfy_gateway.service.routes import Routes
@@ -149,7 +148,8 @@ class Gateway:
             logger.warning("%s", warning)
         keys = Keys(await self._master_secret())
         clock = SystemClock()
-        store = await self._opened_store()
+        database = await self._opened_database()
+        store = SqlSessionStore(database)
         http = await self._open.enter_async_context(
             aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit_per_host=16),
@@ -166,8 +166,11 @@ class Gateway:
         pool = DutyPool(duty_backends(settings), prober, clock)
         routes = Routes(pool.home, pool.choose, pool.backends)
         pool.on_move(routes.duty_changed)
-        journal = Journal(NoLedgerStore(), clock)
+        journal = Journal(SqlLedgerStore(database), clock)
+        self._open.push_async_callback(journal.aclose)
         ledger = Ledger(clock, journal)
+        await ledger.load()
+        journal.start()
         activity = Activity(clock)
         ledger.watch(lambda record: activity.touch(record.backend_id))
         addresses = settings.pod_addresses
@@ -312,10 +315,10 @@ class Gateway:
             return self._settings.secret.get_secret_value().encode()
         return await asyncio.to_thread(load_or_create, self._settings.state_dir)
 
-    async def _opened_store(self) -> SessionStore:
-        store = await open_store(self._settings.database_url.get_secret_value())
-        self._open.push_async_callback(store.aclose)
-        return store
+    async def _opened_database(self) -> Database:
+        database = await open_database(self._settings.database_url.get_secret_value())
+        self._open.push_async_callback(database.aclose)
+        return database
 
     def _cloud(self, tasks: Tasks) -> Cloud:
         runpod = self._settings.runpod
