@@ -115,7 +115,7 @@ async def test_what_is_not_there_is_nothing(inputs: HttpInputServer, tmp_path: P
         assert (refused.status, refused.stored_as) == (400, None)
 
 
-async def test_names_in_a_folder_are_told_without_annotation(inputs: HttpInputServer) -> None:
+async def test_names_in_a_folder_are_told_as_the_server_tells_them(inputs: HttpInputServer) -> None:
     async with comfy() as (simulator, where):
         (simulator.folders.output / "a.png").write_bytes(b"x")
         assert await inputs.names(where, "output") == ["a.png"]
@@ -126,7 +126,7 @@ async def test_names_in_a_folder_are_told_without_annotation(inputs: HttpInputSe
         return web.json_response(["b.png [output]", "c.png", 3])
 
     async with answering(newer) as url:
-        assert await inputs.names(backend(url), "output") == ["b.png", "c.png"]
+        assert await inputs.names(backend(url), "output") == ["b.png [output]", "c.png"]
 
 
 async def test_the_pods_token_goes_along_and_fields_that_fit_no_header_do_not(

@@ -22,10 +22,10 @@ class FakeUploadRows:
         self._answer("load_uploads")
         return sorted(self.uploads.values(), key=lambda upload: upload.at)[-newest:]
 
-    async def load_copies(self, newest: int) -> Sequence[Copy]:
+    async def load_copies(self, most: int) -> Sequence[Copy]:
         """In the order in which they were written."""
         self._answer("load_copies")
-        return list(self.copies.values())[-newest:]
+        return list(self.copies.values())[:most]
 
     async def write_uploads(
         self,

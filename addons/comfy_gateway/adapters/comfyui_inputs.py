@@ -88,7 +88,7 @@ class HttpInputServer:
                 raise BackendUnavailable(f"view: answered {response.status}")
 
     async def names(self, backend: Backend, folder: str) -> Sequence[str]:
-        """See the port. Newer cores add the folder's annotation, which is taken off."""
+        """See the port."""
         try:
             body = await bounded_get(
                 self._session,
@@ -104,7 +104,7 @@ class HttpInputServer:
             raise BackendUnavailable("files: no JSON") from None
         if not isinstance(told, list):
             raise BackendUnavailable("files: unknown shape")
-        return [name.removesuffix(f" [{folder}]") for name in told if isinstance(name, str)]
+        return [name for name in told if isinstance(name, str)]
 
     async def post_form(
         self,

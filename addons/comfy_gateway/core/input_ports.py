@@ -75,8 +75,8 @@ class UploadRows(Protocol):
         """The newest uploads, oldest first."""
         ...
 
-    async def load_copies(self, newest: int) -> Sequence[Copy]:
-        """The newest copies, oldest first."""
+    async def load_copies(self, most: int) -> Sequence[Copy]:
+        """So many copies at most."""
         ...
 
     async def write_uploads(
@@ -159,7 +159,7 @@ class InputServer(Protocol):
         ...
 
     async def names(self, backend: Backend, folder: str) -> Sequence[str]:
-        """Names directly in the folder (``input``, ``output``, ``temp``)."""
+        """Names directly in ``input``, ``output`` or ``temp``. Newer cores annotate them: ``a.png [temp]``."""
         ...
 
     async def post_form(

@@ -4,6 +4,9 @@
 kept as history. A session points at its pod, so what is known of a pod is written once. ``vault_files`` holds one row
 for each content that the vault keeps.
 
+``uploads`` says what a name of an input file means to its owner from a time on, ``upload_copies`` which server has
+which content under which name.
+
 ``prompts`` is the ledger. ``prompt_bodies`` holds what may have to be submitted again and goes when the prompt has
 ended; ``prompt_entries`` holds the history, from the ending on. They are tables of their own because they are large
 and hardly ever read.
@@ -143,3 +146,28 @@ vault_files = Table(
     Column("prompt_id", Text),
 )
 """``name_key`` is ``core.vault.file_key``: names themselves may be longer than PostgreSQL takes into an index."""
+
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("owner_key", Text, primary_key=True),
+    Column("folder", Text, primary_key=True),
+    Column("path", Text, primary_key=True),
+    Column("uploaded_at", UtcDateTime, primary_key=True),
+    Column("sha256", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("is_listed", Boolean, nullable=False),
+    Index("ix_uploads_uploaded_at", "uploaded_at"),
+)
+
+upload_copies = Table(
+    "upload_copies",
+    metadata,
+    Column("place", Text, primary_key=True),
+    Column("folder", Text, primary_key=True),
+    Column("path", Text, primary_key=True),
+    Column("sha256", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("is_carried", Boolean, nullable=False),
+    Column("etag", Text, nullable=False),
+)
