@@ -65,6 +65,8 @@ class GatewayProcess:
         async for line in self.process.stdout:
             self.lines.append(line.decode(errors="replace").rstrip())
             self._news.set()
+        # Who waits for a line is to learn of the end at once, not when the wait is over.
+        await self.process.wait()
         self._news.set()
 
     async def stop(self, how: signal.Signals = signal.SIGTERM, *, within_s: float = 15.0) -> int:
