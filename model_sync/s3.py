@@ -1,8 +1,8 @@
 """Files in S3 and what speaks like it, by fsspec.
 
-s3fs is not among the requirements, since few need it: model_sync/requirements-s3.txt. Keys and endpoint come from where
-every program of AWS takes them (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ~/.aws), and from fsspec's own settings
-(FSSPEC_S3_ANON=true for public buckets).
+s3fs is not among model_sync's own requirements, since few need it: model_sync/requirements-s3.txt. Keys and endpoint
+come from where every program of AWS takes them (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ~/.aws), and from fsspec's own
+settings (FSSPEC_S3_ANON=true for public buckets).
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable

@@ -1,6 +1,6 @@
 """s3:// by fsspec. The cloud behind it is fsspec's own file system in memory, registered under the name of S3."""
 
-import importlib.util
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -127,7 +127,10 @@ async def test_an_error_of_amazons_own_kind_is_a_reason(
     assert Cloud.infos == asked
 
 
-@pytest.mark.skipif(importlib.util.find_spec("s3fs") is not None, reason="s3fs is installed here")
-async def test_without_s3fs_the_reason_names_what_to_install(tmp_path: Path) -> None:
+async def test_without_s3fs_the_reason_names_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As Python has it for a package that is not installed.
+    monkeypatch.setitem(sys.modules, "s3fs", None)
     outcome = await run(tmp_path, entry(PATH, URL))
     assert "requirements-s3.txt" in outcome.missing[PATH][0]

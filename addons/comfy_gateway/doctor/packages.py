@@ -15,6 +15,7 @@ LEAST_PYTHON: Final = (3, 12)
 IMPORTED_AS: Final = {
     "argon2-cffi-bindings": "_argon2_cffi_bindings",
     "nvidia-ml-py": "pynvml",
+    "pillow": "PIL",
     "python-dotenv": "dotenv",
     "pyyaml": "yaml",
     "sqlalchemy": "sqlalchemy.ext.asyncio",
