@@ -30,7 +30,8 @@ NAMES = [
         "Passwd",
         "db.pwd",
     ),
-    *("Authorization", "auth", "cookie", "credentials", "private_key", "Bearer"),
+    *("Authorization", "auth", "cookie", "credentials", "private_key", "Bearer", 'api_key "of mine"'),
+    'api_key "of mine"',
 ]
 
 

@@ -23,7 +23,7 @@ _CERTAIN: Final = re.compile(
 )
 _LIKELY: Final = re.compile(rf"{_CERTAIN.pattern}|(^|_)(key|keys|token|tokens|auth|cookie|cookies|pwd|pass)$")
 _HINTS: Final = {
-    word: re.compile(word + rb'[^"]{0,200}"\s*:')
+    word: re.compile(word + rb'(?:[^"\\]|\\.){0,1000}"\s*:')
     for word in (b"key", b"token", b"secret", b"pass", b"auth", b"credential", b"bearer", b"cookie", b"pwd")
 }
 """Every name that counts holds one of these words."""
