@@ -86,3 +86,65 @@ def test_executing_without_a_node_releases_the_prompt(
 )
 def test_a_prompt_id_is_text_or_none(data: dict[str, object], prompt_id: str | None) -> None:
     assert frames.Message("progress", data).prompt_id == prompt_id
+
+
+def test_comfyuis_nan_is_read_and_becomes_null_when_it_is_written() -> None:
+    message = frames.read(frames.text(b'{"type": "executed", "data": {"output": {"a": [NaN]}}}'))
+
+    assert message is not None
+    assert message.kind == "executed"
+    assert orjson.loads(frames.write(message.kind, message.data).payload)["data"] == {"output": {"a": [None]}}
+
+
+@pytest.mark.parametrize("odd", ["\ud800", 2**70])
+def test_what_the_fast_writer_cannot_write_is_written_all_the_same(odd: object) -> None:
+    frame = frames.write("x", {"odd": odd})
+
+    assert frames.read(frame) == frames.Message("x", {"odd": odd})
+
+
+OUTPUT = {"images": [{"filename": "a.png", "subfolder": "x", "type": "output"}], "text": ["a.png"]}
+
+
+@pytest.mark.parametrize("kind", ["executed", "somebody.elses"])
+def test_files_are_shown_under_the_alias_in_events_of_every_kind(kind: str) -> None:
+    frame, message = frames.show(*both(kind, {"prompt_id": "p", "output": OUTPUT}), "private-1")
+
+    shown = {
+        "images": [{"filename": "a.png", "subfolder": "private-1/x", "type": "output"}],
+        "text": ["a.png"],
+    }
+    assert message.data == {"prompt_id": "p", "output": shown}
+    assert frames.read(frame) == message
+
+
+@pytest.mark.parametrize(
+    ("data", "alias"),
+    [
+        pytest.param({"output": OUTPUT}, "", id="home"),
+        pytest.param({"node": "3"}, "private-1", id="no file"),
+        pytest.param({"filename": "a.png"}, "private-1", id="a name that is no file of an output"),
+        pytest.param(
+            {"output": {"filename": "a.png", "subfolder": "", "type": "input"}}, "private-1", id="an input"
+        ),
+    ],
+)
+def test_a_frame_without_anything_to_alias_stays_byte_for_byte(data: dict[str, object], alias: str) -> None:
+    frame, message = both("executed", data)
+
+    shown_frame, shown_message = frames.show(frame, message, alias)
+
+    assert shown_frame is frame
+    assert shown_message is message
+
+
+def both(kind: str, data: dict[str, object]) -> tuple[frames.Frame, frames.Message]:
+    frame = frames.write(kind, data)
+    message = frames.read(frame)
+    assert message is not None
+    return frame, message
+
+
+@pytest.mark.parametrize(("event", "is_named"), [(1, False), (3, False), (4, True)])
+def test_only_a_picture_with_metadata_names_its_prompt(event: int, is_named: bool) -> None:
+    assert frames.names_its_prompt(frames.binary(picture(event, 1))) is is_named

@@ -94,7 +94,7 @@ def test_an_error_without_messages_has_all_that_the_dialog_needs() -> None:
 
 
 def test_a_lost_prompt_ends_with_an_error_that_the_front_end_can_show() -> None:
-    made_up = making_up.lost("p", Story("duty-0"), now_ms=5)
+    made_up = making_up.from_outcome("p", Outcome.LOST, Story("duty-0"), now_ms=5)
 
     (kind, data), release = said(made_up)
     assert kind == "execution_error"
@@ -107,5 +107,48 @@ def test_a_lost_prompt_ends_with_an_error_that_the_front_end_can_show() -> None:
     assert made_up.outcome is Outcome.LOST
 
 
+@pytest.mark.parametrize(
+    ("outcome", "kind"),
+    [
+        (Outcome.DONE, "execution_success"),
+        (Outcome.ERROR, "execution_error"),
+        (Outcome.INTERRUPTED, "execution_interrupted"),
+        (Outcome.LOST, "execution_error"),
+    ],
+)
+def test_an_ending_without_an_entry_is_told_in_few_words(outcome: Outcome, kind: str) -> None:
+    made_up = making_up.from_outcome("p", outcome, Story("duty-0", executed={"9", "10"}), now_ms=5)
+
+    verdict, release = said(made_up)
+    assert verdict[0] == kind
+    assert (verdict[1]["prompt_id"], verdict[1]["timestamp"]) == ("p", 5)
+    assert release == RELEASE
+    assert made_up.outcome is outcome
+
+
+def test_an_interruption_names_what_was_executed_before() -> None:
+    story = Story("duty-0", executed={"9", "10"})
+
+    (_, data), _ = said(making_up.from_outcome("p", Outcome.INTERRUPTED, story, now_ms=5))
+
+    assert data["executed"] == ["10", "9"]
+
+
 def test_a_prompt_that_had_its_verdict_is_not_called_lost() -> None:
-    assert said(making_up.lost("p", Story("duty-0", has_verdict=True), now_ms=5)) == [RELEASE]
+    story = Story("duty-0", has_verdict=True)
+
+    assert said(making_up.from_outcome("p", Outcome.LOST, story, now_ms=5)) == [RELEASE]
+
+
+def test_what_was_missed_comes_without_verdict_and_release() -> None:
+    missed = making_up.missed(
+        "p", entry(START, CACHED, SUCCESS), Story("duty-0", has_begun=True, executed={"9"})
+    )
+
+    assert [orjson.loads(frame.payload)["data"] for frame in missed] == [EXECUTED[1][1]]
+
+
+def test_a_late_start_looks_like_any_other() -> None:
+    assert orjson.loads(making_up.start("p", now_ms=1).payload) == dict(
+        zip(("type", "data"), START, strict=True)
+    )

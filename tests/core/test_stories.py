@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 from comfy_gateway.core.frames import Message
@@ -32,7 +33,7 @@ def test_an_accepted_prompt_needs_its_server_until_the_release() -> None:
 
     stories.hear(DUTY, release())
     assert stories.backends_needed() == set()
-    assert stories.unfinished_on(DUTY) == []
+    assert stories.open_on(DUTY) == []
 
 
 def test_a_prompt_that_others_ended_needs_no_socket_but_may_still_be_told() -> None:
@@ -41,7 +42,7 @@ def test_a_prompt_that_others_ended_needs_no_socket_but_may_still_be_told() -> N
     stories.note(record(Outcome.INTERRUPTED))
 
     assert stories.backends_needed() == set()
-    assert stories.unfinished_on(DUTY) == ["p"]
+    assert stories.open_on(DUTY) == ["p"]
 
 
 def test_a_prompt_of_somebody_else_needs_no_socket() -> None:
@@ -50,7 +51,7 @@ def test_a_prompt_of_somebody_else_needs_no_socket() -> None:
     assert stories.hear(DUTY, say("execution_start"))
 
     assert stories.backends_needed() == set()
-    assert stories.unfinished_on(DUTY) == []
+    assert stories.open_on(DUTY) == []
 
 
 def test_events_may_overtake_the_acceptance() -> None:
@@ -73,7 +74,7 @@ def test_a_whole_story_may_overtake_the_acceptance() -> None:
 
     stories.note(record(Outcome.DONE))
 
-    assert stories.unfinished_on(DUTY) == []
+    assert stories.open_on(DUTY) == []
 
 
 def test_what_the_server_says_after_our_own_ending_is_not_passed_on() -> None:
@@ -84,21 +85,89 @@ def test_what_the_server_says_after_our_own_ending_is_not_passed_on() -> None:
     assert not stories.hear(DUTY, say("execution_start"))
     assert not stories.hear(DUTY, say("execution_success"))
     assert not stories.hear(DUTY, release())
-    assert stories.unfinished_on(DUTY) == []
+    assert stories.open_on(DUTY) == []
 
 
-def test_a_lost_prompt_that_starts_on_another_server_is_told_again() -> None:
+def test_what_another_server_says_about_a_prompt_of_ours_is_not_passed_on() -> None:
     stories = Stories()
     stories.note(record())
-    stories.end("p")
+    stories.note(replace(record(backend_id=POD), replays=1))
+
+    assert not stories.hear(DUTY, say("executed", node="9"))
+    assert not stories.hear(DUTY, say("execution_success"))
+    assert not stories.hear(DUTY, release())
 
     assert stories.hear(POD, say("execution_start"))
-    stories.note(record(backend_id=POD))
-
-    story = stories.find("p")
-    assert story is not None
-    assert story.has_begun
+    assert stories.hear(POD, say("execution_success"))
     assert stories.backends_needed() == {POD}
+
+
+def test_a_prompt_that_is_submitted_again_to_the_same_server_is_told_anew() -> None:
+    stories = Stories()
+    stories.note(record())
+    stories.hear(DUTY, say("execution_start"))
+    stories.hear(DUTY, say("executed", node="9"))
+
+    story = stories.note(replace(record(), replays=1))
+
+    assert story.executed == set()
+    assert not story.has_started
+    assert stories.open_on(DUTY) == ["p"]
+
+
+def test_news_about_the_same_run_keep_the_story() -> None:
+    stories = Stories()
+    stories.note(record())
+    stories.hear(DUTY, say("execution_start"))
+
+    assert stories.note(record(Outcome.RUNNING)).has_started
+
+
+def test_a_second_verdict_is_not_passed_on_but_the_release_is() -> None:
+    stories = Stories()
+    stories.note(record())
+
+    assert stories.hear(DUTY, say("execution_success"))
+    assert not stories.hear(DUTY, say("execution_error"))
+    assert stories.hear(DUTY, release())
+    assert not stories.hear(DUTY, release())
+
+
+def test_a_server_that_repeats_itself_about_a_stranger_is_passed_on() -> None:
+    stories = Stories()
+
+    assert all(stories.hear(DUTY, message) for message in (say("execution_success"), release()) * 2)
+
+
+def test_what_is_said_while_nobody_listens_leaves_a_gap_until_the_next_start() -> None:
+    stories = Stories()
+    for prompt_id in ("begun", "pending"):
+        stories.note(record(prompt_id=prompt_id))
+    stories.note(record(backend_id=POD, prompt_id="elsewhere"))
+    stories.hear(DUTY, say("execution_start", "begun"))
+
+    def gaps() -> list[str]:
+        return [one for one in stories.open_prompts() if (story := stories.find(one)) and story.has_gap]
+
+    assert stories.cut(DUTY) == []
+    assert set(gaps()) == {"begun", "pending"}
+
+    stories.hear(DUTY, say("execution_start", "pending"))
+    assert gaps() == ["begun"]
+
+
+def test_a_prompt_noted_while_nobody_listens_has_a_gap() -> None:
+    assert Stories().note(record(), is_heard=False).has_gap
+
+
+def test_after_the_verdict_a_lost_socket_takes_only_the_release() -> None:
+    stories = Stories()
+    stories.note(record())
+    stories.hear(DUTY, say("execution_success"))
+
+    assert stories.cut(DUTY) == ["p"]
+    stories.end("p")
+    assert stories.open_prompts() == []
 
 
 def test_a_prompt_id_that_is_used_again_begins_anew() -> None:
@@ -125,7 +194,7 @@ def test_a_second_start_on_the_same_server_begins_anew_and_stays_ours() -> None:
     assert story is not None
     assert story.is_ours
     assert story.executed == set()
-    assert stories.unfinished_on(DUTY) == ["p"]
+    assert stories.open_on(DUTY) == ["p"]
 
 
 def test_a_prompt_that_moved_is_waited_for_on_its_new_server() -> None:
@@ -133,8 +202,8 @@ def test_a_prompt_that_moved_is_waited_for_on_its_new_server() -> None:
     stories.note(record())
     stories.note(record(backend_id=POD))
 
-    assert stories.unfinished_on(DUTY) == []
-    assert stories.unfinished_on(POD) == ["p"]
+    assert stories.open_on(DUTY) == []
+    assert stories.open_on(POD) == ["p"]
 
 
 def test_a_message_about_no_prompt_is_passed_on() -> None:
@@ -161,4 +230,4 @@ def test_open_stories_may_exceed_the_bound() -> None:
     for prompt_id in ("a", "b"):
         stories.note(record(prompt_id=prompt_id))
 
-    assert stories.unfinished_on(DUTY) == ["a", "b"]
+    assert stories.open_on(DUTY) == ["a", "b"]

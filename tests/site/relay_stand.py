@@ -3,7 +3,7 @@
 import asyncio
 import json
 import struct
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,12 +15,13 @@ from yarl import URL
 from comfy_gateway.adapters.clock import SystemClock
 from comfy_gateway.core.keys import Keys
 from comfy_gateway.core.ports import Clock
-from comfy_gateway.core.prompts import PromptRecord
+from comfy_gateway.core.prompts import Outcome, PromptRecord
 from comfy_gateway.core.socket_ids import upstream_sid
 from comfy_gateway.core.upstream import Backend, Source, Upstream
 from comfy_gateway.core.users import IdKind, UserId
 from comfy_gateway.service.routes import Routes
 from comfy_gateway.site.relay import Relay, RelayLimits
+from comfy_gateway.site.relay.ports import Rescuer
 from tests.fakes.ledger import ledger_in_memory
 
 DEADLINE_S = 10.0
@@ -33,6 +34,9 @@ QUICK = RelayLimits(
     backoff_most_s=0.2,
     linger_s=0.3,
     farewell_s=0.15,
+    ending_grace_s=0.15,
+    release_wait_s=0.5,
+    hold_s=2.0,
     close_timeout_s=1.0,
 )
 
@@ -48,11 +52,12 @@ async def until(condition: Callable[[], object], *, within_s: float = DEADLINE_S
 
 
 def duty(url: str, number: int = 0) -> Backend:
-    return Backend(f"duty-{number}", Source.DUTY, Upstream.parse(url))
+    alias = f"server-{number}" if number else ""
+    return Backend(f"duty-{number}", Source.DUTY, Upstream.parse(url), alias=alias)
 
 
 def pod(url: str, token: str | None = None) -> Backend:
-    return Backend("comfy-gw-alice-1", Source.PRIVATE, Upstream.parse(url), token)
+    return Backend("comfy-gw-alice-1", Source.PRIVATE, Upstream.parse(url), token, "private-1")
 
 
 @dataclass
@@ -113,14 +118,51 @@ class Client:
         await self.socket.send_json({"type": kind, "data": data})
 
 
+@dataclass
+class Notes:
+    """Remembers which files were noted: user, server, prompt and output."""
+
+    noted: list[tuple[str | None, str, str, Any]] = field(default_factory=list)
+
+    def note(self, user_key: str | None, backend: Backend, prompt_id: str, output: Any) -> None:
+        self.noted.append((user_key, backend.id, prompt_id, output))
+
+
+@dataclass
+class Rescue:
+    """A rescuer that does only what a test does."""
+
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    """Prompt and server."""
+
+    def forgotten(self, prompt_id: str, backend_id: str) -> None:
+        self.asked.append((prompt_id, backend_id))
+
+
 class Stand:
     """A relay with its site. The user stands in a header, as the gateway's hooks would say it."""
 
-    def __init__(self, backend: Backend, limits: RelayLimits, clock: Clock) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        limits: RelayLimits,
+        clock: Clock,
+        others: Sequence[Backend] = (),
+        rescuer: Rescuer | None = None,
+    ) -> None:
         self.duty = backend
-        self.routes = Routes(backend, lambda user: self.duty)
+        self.routes = Routes(backend, lambda user: self.duty, (backend, *others))
         self.ledger = ledger_in_memory(clock)
-        self.relay = Relay(routes=self.routes, ledger=self.ledger, keys=KEYS, clock=clock, limits=limits)
+        self.notes = Notes()
+        self.relay = Relay(
+            routes=self.routes,
+            ledger=self.ledger,
+            keys=KEYS,
+            clock=clock,
+            limits=limits,
+            files=self.notes,
+            rescuer=rescuer,
+        )
         self.url = ""
         self.clients: list[Client] = []
         """All that ever connected: nobody is closed because a test lost sight of it."""
@@ -169,17 +211,45 @@ class Stand:
     ) -> str:
         """Send a prompt as the gateway does, and note that it was accepted. Returns its id."""
         backend = backend or self.routes.current(user)
-        body = {"prompt": nodes, "client_id": upstream_sid(KEYS, user, sid)}
-        async with self.http.post(backend.upstream.url("/prompt"), json=body) as response:
-            assert response.status == 200, await response.text()
-            prompt_id: str = (await response.json())["prompt_id"]
+        prompt_id = await self.submit(nodes, backend, user=user, sid=sid)
         self.accept(prompt_id, backend, user=user, sid=sid)
         return prompt_id
 
+    async def submit(
+        self,
+        nodes: dict[str, Any],
+        backend: Backend,
+        *,
+        user: UserId | None = ALICE,
+        sid: str = "tab",
+        prompt_id: str | None = None,
+    ) -> str:
+        """Send a prompt as the gateway does, and tell the ledger nothing. Returns its id."""
+        body = {"prompt": nodes, "client_id": upstream_sid(KEYS, user, sid)}
+        if prompt_id is not None:
+            body["prompt_id"] = prompt_id
+        async with self.http.post(backend.upstream.url("/prompt"), json=body) as response:
+            assert response.status == 200, await response.text()
+            accepted_id: str = (await response.json())["prompt_id"]
+        return accepted_id
+
     def accept(
-        self, prompt_id: str, backend: Backend, *, user: UserId | None = ALICE, sid: str = "tab"
+        self,
+        prompt_id: str,
+        backend: Backend,
+        *,
+        user: UserId | None = ALICE,
+        sid: str = "tab",
+        replays: int = 0,
     ) -> None:
-        self.ledger.accept(PromptRecord(prompt_id, user.key if user else None, sid, backend.id))
+        """Have the ledger say that this server has the prompt; with ``replays`` it was moved there."""
+        user_key = user.key if user else None
+        self.ledger.accept(PromptRecord(prompt_id, user_key, sid, backend.id, replays=replays))
+
+    def outcome(self, prompt_id: str) -> Outcome:
+        record = self.ledger.find(prompt_id)
+        assert record is not None
+        return record.outcome
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         key = request.headers.get("X-User")
@@ -217,10 +287,14 @@ UPGRADE = {
 
 @asynccontextmanager
 async def relay_before(
-    url: str, limits: RelayLimits = QUICK, clock: Clock | None = None
+    url: str,
+    limits: RelayLimits = QUICK,
+    clock: Clock | None = None,
+    others: Sequence[Backend] = (),
+    rescuer: Rescuer | None = None,
 ) -> AsyncIterator[Stand]:
-    """A relay whose users are on this duty server."""
-    stand = Stand(duty(url), limits, clock or SystemClock())
+    """A relay whose users are on this duty server; ``others`` are in its pool."""
+    stand = Stand(duty(url), limits, clock or SystemClock(), others, rescuer)
     async with stand.running():
         yield stand
 
@@ -259,8 +333,11 @@ class ScriptedComfy:
         """While it is not set, handshakes wait."""
         self.answers.set()
         self.looks_up = asyncio.Event()
-        """While it is not set, answers about queue and history wait."""
+        """While it is not set, answers about the queue wait."""
         self.looks_up.set()
+        self.recalls = asyncio.Event()
+        """While it is not set, answers about the history wait."""
+        self.recalls.set()
         self.url = ""
 
     @property
@@ -326,6 +403,7 @@ class ScriptedComfy:
 
     async def _history(self, request: web.Request) -> web.Response:
         self.requests.append(request)
+        await self.recalls.wait()
         prompt_id = request.match_info["prompt_id"]
         found = {prompt_id: self.history[prompt_id]} if prompt_id in self.history else {}
         return web.json_response(found)
@@ -343,7 +421,7 @@ class ScriptedComfy:
         try:
             yield self
         finally:
-            for event in (self.answers, self.looks_up, self.closes):
+            for event in (self.answers, self.looks_up, self.recalls, self.closes):
                 event.set()
             await runner.cleanup()
 

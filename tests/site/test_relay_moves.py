@@ -1,8 +1,10 @@
 """A user's route changes while the client's socket stays open."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -21,8 +23,6 @@ from tests.site.relay_stand import (
     sleeping,
     until,
 )
-
-WHOLE_STORY = ["execution_start", "execution_cached", "execution_success", "released"]
 
 
 @pytest.fixture
@@ -47,7 +47,25 @@ def remaining(client: Client) -> list[int]:
     return [status["status"]["exec_info"]["queue_remaining"] for status in client.of("status")]
 
 
-async def test_a_script_that_never_reconnects_loses_no_event_by_a_move_with_five_prompts_running() -> None:
+def narrative(client: Client, prompt_id: str) -> list[tuple[Any, ...]]:
+    """All that was told about a prompt, previews with metadata included, without what differs from run to run."""
+    told: list[tuple[Any, ...]] = []
+    for said in client.said:
+        if isinstance(said, bytes):
+            metadata = json.loads(said[8 : 8 + int.from_bytes(said[4:8])])
+            if metadata["prompt_id"] == prompt_id:
+                told.append(("preview", metadata["node_id"]))
+        elif (data := said["data"]).get("prompt_id") == prompt_id:
+            nodes = data.get("nodes")
+            if isinstance(nodes, dict):
+                nodes = {node: (state["state"], state["value"]) for node, state in nodes.items()}
+            told.append((said["type"], data.get("node"), data.get("value"), nodes))
+    return told
+
+
+async def test_a_socket_promoted_in_the_middle_hears_all_six_prompts_the_sixth_before_the_five_are_done() -> (
+    None
+):
     simulated_duty, simulated_pod = ComfySimulator("duty"), ComfySimulator("pod")
     async with (
         serve(simulated_duty) as duty_served,
@@ -55,29 +73,62 @@ async def test_a_script_that_never_reconnects_loses_no_event_by_a_move_with_five
         relay_before(duty_served.url) as stand,
     ):
         client = await stand.connect()
-        on_duty = [await stand.prompt(sleeping(0.15, seed=number)) for number in range(5)]
-        await client.hear_kind("progress")
+        await client.say("feature_flags", {"supports_preview_metadata": True})
+        await client.hear_kind("feature_flags")
+        alone = await stand.prompt(sleeping(0.05, seed=100))
+        await client.hear_until(lambda client: "released" in client.story(alone))
+        on_duty = [await stand.prompt(sleeping(0.2, seed=number)) for number in range(5)]
+        await client.hear_until(lambda client: "released" in client.story(on_duty[0]))
+        await client.hear_until(lambda client: "executing" in client.story(on_duty[1]))
 
         stand.routes.set_private(ALICE, pod(pod_served.url))
         assert await stand.relay.is_listening(ALICE, "tab", timeout_s=5)
-        on_pod = [await stand.prompt(sleeping(0.05, seed=number)) for number in range(5)]
-        prompts = [*on_duty, *on_pod]
-        await client.hear_until(lambda client: all("released" in client.story(one) for one in prompts))
+        sixth = await stand.prompt(sleeping(0.05, seed=5))
+        await client.hear_until(lambda client: "released" in client.story(sixth))
+        unfinished = {record.prompt_id for record in stand.ledger.unfinished()}
+        await client.hear_until(lambda client: all("released" in client.story(one) for one in on_duty))
 
-        for prompt_id in prompts:
-            story = client.story(prompt_id)
-            assert [kind for kind in story if kind not in {"executing", "executed"}] == WHOLE_STORY
-            assert story.count("executing") == 3
-            assert story.count("executed") == 1
-            steps = [step["value"] for step in client.of("progress") if step["prompt_id"] == prompt_id]
-            assert steps == [1, 2, 3, 4]
+        assert unfinished == set(on_duty[1:])
+        whole = narrative(client, alone)
+        assert [kind for kind, *_ in whole].count("preview") == 4
+        for prompt_id in (*on_duty, sixth):
+            assert narrative(client, prompt_id) == whole
+        assert {stand.outcome(prompt_id) for prompt_id in (*on_duty, sixth)} == {Outcome.DONE}
         assert [bool(status.get("sid")) for status in client.of("status")].count(True) == 1
-        assert len([said for said in client.said if isinstance(said, bytes)]) == 4 * len(prompts)
-        assert {record.outcome for record in map(stand.ledger.find, prompts) if record} == {Outcome.DONE}
         assert stand.stats.made_up_endings == 0
+        assert len(stand.clients) == 1
 
         await until(lambda: simulated_duty.open_sockets == 0)
         assert simulated_pod.open_sockets == 1
+
+
+async def test_each_preview_of_two_servers_at_once_comes_after_its_own_node() -> None:
+    """A script takes a preview in the old form to be from the node that was last said to execute."""
+    async with (
+        serve(ComfySimulator("duty")) as duty_served,
+        serve(ComfySimulator("pod")) as pod_served,
+        relay_before(duty_served.url) as stand,
+    ):
+        client = await stand.connect()
+        on_duty = await stand.prompt(sleeping(0.4, steps=8, seed=1))
+        stand.routes.set_private(ALICE, pod(pod_served.url))
+        assert await stand.relay.is_listening(ALICE, "tab", timeout_s=5)
+        on_pod = await stand.prompt(sleeping(0.4, steps=8, seed=2))
+        both = (on_duty, on_pod)
+        await client.hear_until(lambda client: all("released" in client.story(one) for one in both))
+
+        executing: str | None = None
+        advancing: list[str] = []
+        shown: list[str | None] = []
+        for said in client.said:
+            if isinstance(said, bytes):
+                shown.append(executing)
+            elif said["type"] == "executing":
+                executing = said["data"]["prompt_id"]
+            elif said["type"] == "progress":  # 0.3.64 sends it just before the preview of the old form
+                advancing.append(said["data"]["prompt_id"])
+        assert shown == advancing
+        assert sorted(advancing) == sorted([*both] * 8)
 
 
 async def test_the_new_socket_is_opened_first_and_the_old_one_closed_when_nothing_is_left_there(

@@ -2,7 +2,8 @@
 
 Text is JSON ``{"type": …, "data": {…}}``. Binary begins with a big-endian uint32, the event (0.3.64,
 ``protocol.py``): 1 is a picture (uint32 format, 1 JPEG or 2 PNG, then the file), 3 is text, 4 is a picture
-with metadata (uint32 length, JSON, then the file).
+with metadata (uint32 length, JSON, then the file). Only the last names its prompt and node; whoever hears one of
+the others takes it to be from the node that was last said to execute.
 """
 
 import struct
@@ -12,10 +13,14 @@ from typing import Any, Final
 
 import orjson
 
+from comfy_gateway.core import loose_json
+from comfy_gateway.core.files import show_output
+
 PICTURE: Final = 1
 PICTURE_WITH_METADATA: Final = 4
 JPEG: Final = 1
 _TWO_NUMBERS: Final = struct.Struct(">II")
+_WITH_METADATA: Final = struct.pack(">I", PICTURE_WITH_METADATA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,8 @@ class Frame:
     is_text: bool
     is_preview: bool = False
     """May be dropped when a client is too slow: a later one shows the same and more."""
+    receipt: int = 0
+    """Number under which a client is asked to confirm that it has got this, or 0 (``core.receipts``)."""
 
     @property
     def size_bytes(self) -> int:
@@ -64,8 +71,15 @@ def binary(payload: bytes) -> Frame:
 
 
 def write(kind: str, data: Mapping[str, Any]) -> Frame:
-    """A text frame of that type."""
-    return text(orjson.dumps({"type": kind, "data": data}))
+    """A text frame of that type. NaN becomes null where that is possible: browsers read nothing else.
+
+    Raises ValueError for what is nested too deeply.
+    """
+    content = {"type": kind, "data": data}
+    try:
+        return text(orjson.dumps(content))
+    except TypeError:  # half a surrogate pair, or a number of more than 64 bits
+        return text(loose_json.write(content))
 
 
 def read(frame: Frame) -> Message | None:
@@ -73,13 +87,32 @@ def read(frame: Frame) -> Message | None:
     if not frame.is_text:
         return None
     try:
-        content = orjson.loads(frame.payload)
-    except orjson.JSONDecodeError:
+        content = loose_json.read(frame.payload)
+    except ValueError:
         return None
     if not isinstance(content, dict) or not isinstance(content.get("type"), str):
         return None
     data = content.get("data")
     return Message(content["type"], data if isinstance(data, dict) else {})
+
+
+def show(frame: Frame, message: Message, alias: str) -> tuple[Frame, Message]:
+    """The same with every file in it shown under the server's alias (``core.files``).
+
+    Nodes of third parties have messages of their own kinds, so all are looked through; a frame that names no file
+    stays as it is, byte for byte.
+    """
+    if not alias or b'"filename"' not in frame.payload:
+        return frame, message
+    data = show_output(message.data, alias)
+    return (
+        (frame, message) if data == message.data else (write(message.kind, data), Message(message.kind, data))
+    )
+
+
+def names_its_prompt(frame: Frame) -> bool:
+    """Whether a binary frame says itself which prompt and node it is from."""
+    return frame.payload.startswith(_WITH_METADATA)
 
 
 def _is_preview(payload: bytes) -> bool:

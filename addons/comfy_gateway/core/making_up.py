@@ -1,10 +1,12 @@
-"""The end of a prompt, told by us because the socket on which the server told it was lost.
+"""The end of a prompt, told by us because no socket told it.
 
 Shapes and order are ComfyUI's (0.3.64): start and cached nodes, ``executed`` for each output, the verdict,
-and ``executing`` with node null. All of it stands in ``/history/{prompt_id}``:
+and ``executing`` with node null. Most of it stands in ``/history/{prompt_id}``:
 
     {"outputs": {node: output}, "meta": {node: {"display_node": …}},
      "status": {"status_str": "success" | "error", "messages": [[type, data], …]}}
+
+Entries come here in shown form: whoever has one from a server puts the server's alias in first (``core.files``).
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,6 +19,7 @@ from comfy_gateway.core.prompts import Outcome
 from comfy_gateway.core.stories import VERDICTS, Story
 
 LOST_MESSAGE: Final = "The server restarted and lost this prompt"
+FAILED_MESSAGE: Final = "The prompt failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,32 +31,40 @@ class MadeUp:
 
 
 def from_history(prompt_id: str, entry: Mapping[str, Any], story: Story) -> MadeUp:
-    """What is left to tell of a prompt that the server has finished."""
-    messages = list(_messages(entry))
+    """What is left to tell of a prompt that a server has finished."""
     kind, verdict = next(
-        ((kind, data) for kind, data in reversed(messages) if kind in VERDICTS),
+        ((kind, data) for kind, data in reversed(list(_messages(entry))) if kind in VERDICTS),
         _plain_verdict(prompt_id, entry),
     )
-    told: list[Frame] = []
-    if not story.has_begun:
-        told += [frames.write(kind, data) for kind, data in messages if kind not in VERDICTS]
-    told += _outputs(prompt_id, entry, story)
+    told = missed(prompt_id, entry, story)
     if not story.has_verdict:
         told.append(frames.write(kind, verdict))
-    told.append(_release(prompt_id))
-    return MadeUp(told, VERDICTS[kind])
+    return MadeUp([*told, release(prompt_id)], VERDICTS[kind])
 
 
-def lost(prompt_id: str, story: Story, *, now_ms: int) -> MadeUp:
-    """What is left to tell of a prompt that no server knows any more: an error that the front end can
-    show.
-    """
-    told = (
-        []
-        if story.has_verdict
-        else [frames.write("execution_error", _error(prompt_id, LOST_MESSAGE, now_ms))]
-    )
-    return MadeUp([*told, _release(prompt_id)], Outcome.LOST)
+def from_outcome(prompt_id: str, outcome: Outcome, story: Story, *, now_ms: int) -> MadeUp:
+    """What is left to tell of a prompt that has no entry anywhere. ``outcome`` is an ending."""
+    if story.has_verdict:
+        return MadeUp([release(prompt_id)], outcome)
+    return MadeUp([_verdict(prompt_id, outcome, story, now_ms), release(prompt_id)], outcome)
+
+
+def missed(prompt_id: str, entry: Mapping[str, Any], story: Story) -> list[Frame]:
+    """What comes before the verdict and was not told."""
+    told = []
+    if not story.has_begun:
+        told += [frames.write(kind, data) for kind, data in _messages(entry) if kind not in VERDICTS]
+    return [*told, *_outputs(prompt_id, entry, story)]
+
+
+def start(prompt_id: str, *, now_ms: int) -> Frame:
+    """``execution_start`` of a prompt that is already under way."""
+    return frames.write("execution_start", {"prompt_id": prompt_id, "timestamp": now_ms})
+
+
+def release(prompt_id: str) -> Frame:
+    """``executing`` with node null."""
+    return frames.write("executing", {"node": None, "prompt_id": prompt_id})
 
 
 def lost_entry(prompt_id: str, number: float, document: Mapping[str, Any], *, now_ms: int) -> dict[str, Any]:
@@ -64,7 +75,7 @@ def lost_entry(prompt_id: str, number: float, document: Mapping[str, Any], *, no
     extra_data = document.get("extra_data")
     pnginfo = extra_data.get("extra_pnginfo") if isinstance(extra_data, Mapping) else None
     extra = {} if pnginfo is None else {"extra_pnginfo": pnginfo}
-    error = _error(prompt_id, LOST_MESSAGE, now_ms)
+    error = _error(prompt_id, LOST_MESSAGE, "PromptLost") | {"timestamp": now_ms}
     return {
         "prompt": [number, prompt_id, document.get("prompt", {}), extra, []],
         "outputs": {},
@@ -90,8 +101,22 @@ def _plain_verdict(prompt_id: str, entry: Mapping[str, Any]) -> tuple[str, Mappi
     """For servers that keep no messages."""
     status = entry.get("status")
     if isinstance(status, Mapping) and status.get("status_str") == "error":
-        return "execution_error", _error(prompt_id, "The prompt failed", None)
+        return "execution_error", _error(prompt_id, FAILED_MESSAGE, "PromptFailed")
     return "execution_success", {"prompt_id": prompt_id}
+
+
+def _verdict(prompt_id: str, outcome: Outcome, story: Story, now_ms: int) -> Frame:
+    about = {"prompt_id": prompt_id, "timestamp": now_ms}
+    match outcome:
+        case Outcome.DONE:
+            return frames.write("execution_success", about)
+        case Outcome.INTERRUPTED:
+            stopped = {"node_id": "", "node_type": "", "executed": sorted(story.executed)}
+            return frames.write("execution_interrupted", about | stopped)
+        case Outcome.LOST:
+            return frames.write("execution_error", _error(prompt_id, LOST_MESSAGE, "PromptLost") | about)
+        case _:
+            return frames.write("execution_error", _error(prompt_id, FAILED_MESSAGE, "PromptFailed") | about)
 
 
 def _outputs(prompt_id: str, entry: Mapping[str, Any], story: Story) -> Iterator[Frame]:
@@ -105,7 +130,7 @@ def _outputs(prompt_id: str, entry: Mapping[str, Any], story: Story) -> Iterator
         yield frames.write("executed", data)
 
 
-def _error(prompt_id: str, message: str, now_ms: int | None) -> dict[str, Any]:
+def _error(prompt_id: str, message: str, kind: str) -> dict[str, Any]:
     """The front end's dialog joins ``traceback`` and shows the rest as text, so none of these may be null."""
     return {
         "prompt_id": prompt_id,
@@ -113,13 +138,8 @@ def _error(prompt_id: str, message: str, now_ms: int | None) -> dict[str, Any]:
         "node_type": "",
         "executed": [],
         "exception_message": message,
-        "exception_type": "PromptLost" if now_ms is not None else "PromptFailed",
+        "exception_type": kind,
         "traceback": [],
         "current_inputs": {},
         "current_outputs": [],
-        **({} if now_ms is None else {"timestamp": now_ms}),
     }
-
-
-def _release(prompt_id: str) -> Frame:
-    return frames.write("executing", {"node": None, "prompt_id": prompt_id})

@@ -7,48 +7,28 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlencode
 
-import aiohttp
 from aiohttp import WSCloseCode
 
-from comfy_gateway.core import frames, making_up, merge
+from comfy_gateway.core import frames, merge
+from comfy_gateway.core.errors import GatewayError
 from comfy_gateway.core.frames import Frame, Message
-from comfy_gateway.core.keys import Keys
-from comfy_gateway.core.making_up import MadeUp
-from comfy_gateway.core.ports import Clock, ComfyServer, Fates
-from comfy_gateway.core.prompts import UNFINISHED, Outcome, PromptRecord
+from comfy_gateway.core.ports import Fates
+from comfy_gateway.core.prompts import PromptRecord
 from comfy_gateway.core.socket_ids import upstream_sid
-from comfy_gateway.core.stories import VERDICTS, Stories, Story
 from comfy_gateway.core.upstream import Backend
 from comfy_gateway.core.users import UserId
-from comfy_gateway.service.ledger import Ledger
-from comfy_gateway.service.routes import Routes
-from comfy_gateway.service.tasks import Tasks
 from comfy_gateway.site.relay.audience import Audience
 from comfy_gateway.site.relay.client import ClientSocket
-from comfy_gateway.site.relay.limits import RelayLimits, RelayStats
 from comfy_gateway.site.relay.link import Link, Reached
+from comfy_gateway.site.relay.surroundings import Surroundings
+from comfy_gateway.site.relay.telling import Telling
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What all channels of a relay use together."""
-
-    routes: Routes
-    ledger: Ledger
-    keys: Keys
-    clock: Clock
-    limits: RelayLimits
-    stats: RelayStats
-    tasks: Tasks
-    http: aiohttp.ClientSession
-    server: ComfyServer
 
 
 class Channel:
@@ -65,25 +45,47 @@ class Channel:
         query: Sequence[tuple[str, str]],
         around: Surroundings,
         on_empty: Callable[[], None],
+        *,
+        unheard: Collection[str] = (),
     ) -> None:
+        """``unheard``: what ``unheard()`` of the channel before this one said, if there was one."""
         self._user = user
         self._around = around
         self._on_empty = on_empty
         self._path = "/ws?" + urlencode([("clientId", upstream_sid(around.keys, user, sid)), *query])
-        self._audience = Audience(sid, self._running, around.limits, around.stats)
-        self._stories = Stories()
+        user_key = user.key if user is not None else None
+        self._telling = Telling(
+            self,
+            user_key=user_key,
+            ledger=around.ledger,
+            files=around.files,
+            rescuer=around.rescuer,
+            clock=around.clock,
+            stats=around.stats,
+            is_heard=self._is_heard,
+            end_later=self._end_later,
+        )
+        self._audience = Audience(sid, self._telling.running, around.limits, around.stats, around.clock)
         self._introduction: Frame | None = None
         self._links: dict[str, Link] = {}
         self._farewells: dict[str, asyncio.Task[None]] = {}
+        self._expected: dict[str, tuple[Backend, float]] = {}
+        """Servers that a prompt of ours is on its way to, and until when that is believed."""
+        self._endings: dict[str, asyncio.Task[None]] = {}
+        """By prompt, what makes up its end."""
+        self._stuck_to: Backend | None = None
         self._visitors = 0
         self._has_served = False
         self._linger: asyncio.Task[None] | None = None
         self._leaving = asyncio.Event()
         self._emptied = asyncio.Event()
-        user_key = user.key if user is not None else None
         for record in around.ledger.unfinished(user=user, sid=sid):
             if record.user_key == user_key:
-                self._stories.note(record)
+                self._telling.catch_up(record)
+        for prompt_id in unheard:
+            ended = around.ledger.find(prompt_id)
+            if ended is not None and ended.is_finished and (ended.user_key, ended.sid) == (user_key, sid):
+                self._telling.catch_up(ended)
 
     # -- clients
 
@@ -91,6 +93,10 @@ class Channel:
     def is_leaving(self) -> bool:
         """Whether it takes nobody in any more."""
         return self._leaving.is_set()
+
+    def unheard(self) -> set[str]:
+        """Prompts whose end no client is known to have heard."""
+        return self._audience.unheard() | set(self._telling.open_prompts())
 
     async def emptied(self) -> None:
         """Return when its upstream sockets are closed for good."""
@@ -110,17 +116,34 @@ class Channel:
             self._maybe_leave()
             self._maybe_empty()
 
-    async def reached(self) -> Reached:
-        """OPEN when the current backend's socket is open; else how the attempt to open it ended."""
+    async def reached(self, backend: Backend | None = None) -> Reached:
+        """OPEN when the socket to that backend, or else to the current one, is open; otherwise how the attempt to open
+        it ended.
+        """
         while not self.is_leaving:
             self.reconcile()
-            link = self._links[self._current.id]
+            wanted = backend or self._current
+            link = self._links.get(wanted.id)
+            if link is None:
+                return Reached.DISMISSED  # the time for which it was expected is over
             reached = await link.reached()
             if reached in {Reached.UNREACHABLE, Reached.LATE}:
                 return reached
-            if link.is_open and link.backend.id == self._current.id:
+            if link.is_open and link.backend.id == (backend or self._current).id:
                 return Reached.OPEN
         return Reached.DISMISSED
+
+    def expect(self, backend: Backend | None) -> None:
+        """A prompt is about to be sent to that backend, or else to the current one: keep its socket until the ledger
+        knows of the prompt.
+        """
+        backend = backend or self._current
+        until_s = self._around.clock.monotonic() + self._around.limits.expect_s
+        is_new = backend.id not in self._expected
+        self._expected[backend.id] = (backend, until_s)
+        if is_new:
+            self._around.tasks.start(self._forget_expected(backend.id), name=f"prompt for {backend.id}")
+        self.reconcile()
 
     def attach(self, client: ClientSocket) -> None:
         """A client whose handshake is done; ended at once when the channel was ended meanwhile."""
@@ -153,10 +176,9 @@ class Channel:
     # -- the ledger and the routes
 
     def note(self, record: PromptRecord) -> None:
-        """The ledger has accepted or ended a prompt of this user and socket id."""
-        story = self._stories.note(record)
-        if record.outcome is Outcome.LOST and not story.has_verdict and not story.is_over:
-            self._tell_lost(record.prompt_id, story)
+        """The ledger has accepted, moved or ended a prompt of this user and socket id."""
+        self._expected.pop(record.backend_id, None)
+        self._telling.note(record)
         self.reconcile()
 
     def reconcile(self) -> None:
@@ -172,12 +194,17 @@ class Channel:
 
     @property
     def _current(self) -> Backend:
-        return self._around.routes.current(self._user)
+        if self._user is not None:
+            return self._around.routes.current(self._user)
+        # In a pool the best server for nobody in particular is another one at every look.
+        if self._stuck_to is None or not self._is_heard(self._stuck_to.id):
+            self._stuck_to = self._around.routes.current(None)
+        return self._stuck_to
 
     def _needed(self) -> dict[str, Backend]:
         current = self._current
-        needed = {current.id: current}
-        for backend_id in self._stories.backends_needed() - {current.id}:
+        needed = {current.id: current} | {backend.id: backend for backend, _ in self._expected.values()}
+        for backend_id in self._telling.backends_needed() - needed.keys():
             link = self._links.get(backend_id)
             backend = link.backend if link is not None else self._around.routes.by_id(self._user, backend_id)
             if backend is not None:
@@ -210,6 +237,15 @@ class Channel:
                 self._farewell(link), name=f"farewell to {link.backend.id}"
             )
 
+    async def _forget_expected(self, backend_id: str) -> None:
+        while (expected := self._expected.get(backend_id)) is not None and not self.is_leaving:
+            left_s = expected[1] - self._around.clock.monotonic()
+            if left_s <= 0:
+                del self._expected[backend_id]
+                self.reconcile()
+            else:
+                await self._around.clock.sleep(left_s)
+
     async def _farewell(self, link: Link) -> None:
         """Dismiss a link that stays unneeded, but not before the current one is open."""
         while True:
@@ -227,12 +263,24 @@ class Channel:
 
     def link_opened(self, link: Link) -> None:
         """See LinkOwner."""
-        link.executing = link.progress = None
         link.is_first = not self._has_served
+        self._telling.opened(link.backend)
 
     def untold(self, link: Link) -> Sequence[str]:
         """See LinkOwner."""
-        return self._stories.unfinished_on(link.backend.id)
+        return self._telling.untold(link.backend)
+
+    def has_missed(self, link: Link, message: Message | None) -> bool:
+        """See LinkOwner."""
+        return self._telling.has_missed(link.backend, message)
+
+    def tell_missed(self, link: Link, prompt_id: str, entry: Mapping[str, Any] | None) -> None:
+        """See LinkOwner."""
+        self._telling.tell_missed(link.backend, prompt_id, entry)
+
+    def link_cut(self, link: Link) -> None:
+        """See LinkOwner."""
+        self._telling.cut(link.backend)
 
     def wants_again(self, link: Link, failures: int) -> bool:
         """See LinkOwner."""
@@ -241,81 +289,89 @@ class Channel:
         is_routed = self._around.routes.by_id(self._user, link.backend.id) is not None
         return is_routed or failures < self._around.limits.lost_tries
 
-    def link_ended(self, link: Link) -> None:
+    def link_ended(self, link: Link, *, was_lost: bool) -> None:
         """See LinkOwner."""
         del self._links[link.backend.id]
         farewell = self._farewells.pop(link.backend.id, None)
         if farewell is not None:
             farewell.cancel()
-        self._audience.tell_remaining(self._remaining())
+        self._audience.tell_remaining(self._remaining(), is_news=was_lost)
         self.reconcile()
         self._maybe_empty()
 
     def link_heard(self, link: Link, frame: Frame, message: Message | None) -> None:
         """See LinkOwner."""
-        if message is None:
-            self._audience.tell(frame)
-        elif message.kind == "status":
+        if message is not None and message.kind == "status":
             link.queue_remaining = merge.read_queue_remaining(message.data)
             is_greeting = "sid" in message.data
             self._audience.tell_status(message, self._remaining(), is_greeting=is_greeting)
-        elif message.kind == "feature_flags" and link.is_awaiting_features:
+        elif message is not None and message.kind == "feature_flags" and link.is_awaiting_features:
             link.is_awaiting_features = False
             self._audience.tell_features(frame, is_current=link.backend.id == self._current.id)
-        elif self._stories.hear(link.backend.id, message):
-            self._hear_event(link, frame, message)
+        else:
+            self._telling.hear(link.backend, frame, message, is_known=not link.is_first)
+            if message is not None and message.is_release:
+                self.reconcile()
 
-    def tell_fates(self, link: Link, fates: Fates, *, is_fresh: bool) -> bool:
+    def tell_fates(self, link: Link, fates: Fates) -> bool:
         """See LinkOwner."""
-        has_told = False
-        for prompt_id, entry in fates.items():
-            story = self._stories.find(prompt_id)
-            if story is None or story.is_over or story.backend_id != link.backend.id:
-                continue  # told while the server was asked
-            if entry is not None:
-                self._tell_made_up(prompt_id, making_up.from_history(prompt_id, entry, story))
-                has_told = True
-            elif is_fresh and story.outcome in UNFINISHED:
-                self._tell_lost(prompt_id, story)
-                has_told = True
-            else:
-                # A server that was there all the time and has it no more: somebody took it out of the queue.
-                self._stories.end(prompt_id)
-                self._end_in_ledger(prompt_id, Outcome.INTERRUPTED)
+        has_told = self._telling.tell_fates(link.backend, fates)
         self.reconcile()
         return has_told
 
-    def _hear_event(self, link: Link, frame: Frame, message: Message) -> None:
-        prompt_id = message.prompt_id
-        if message.kind == "executing" and prompt_id is None and not link.is_first:
-            return  # a server's greeting to a socket that comes back; the clients never went away
-        self._keep_running(link, frame, message)
-        self._audience.tell(frame)
-        if prompt_id is None:
-            return
-        if message.kind in VERDICTS:
-            self._end_in_ledger(prompt_id, VERDICTS[message.kind])
-        elif message.is_release:
-            story = self._stories.find(prompt_id)
-            if story is not None and not story.has_verdict:  # a server from before execution_success
-                self._end_in_ledger(prompt_id, Outcome.DONE)
-            self.reconcile()
+    # -- endings that no socket tells
 
-    def _keep_running(self, link: Link, frame: Frame, message: Message) -> None:
-        if message.kind in VERDICTS or message.is_release:
-            link.executing = link.progress = None
-        elif message.kind == "executing":
-            link.executing = frame
-        elif message.kind == "progress_state":
-            link.progress = frame
+    def _end_later(self, prompt_id: str) -> None:
+        if prompt_id not in self._endings and not self.is_leaving:
+            ending = self._around.tasks.start(self._end(prompt_id), name=f"the end of {prompt_id}")
+            if not ending.done():
+                self._endings[prompt_id] = ending
+
+    async def _end(self, prompt_id: str) -> None:
+        """Tell an ending that the ledger knows, unless the server's own words come within the grace."""
+        try:
+            backend_id = self._telling.backend_of(prompt_id)
+            link = self._links.get(backend_id or "")
+            is_heard = link is not None and link.is_open
+            if is_heard:
+                await self._around.clock.sleep(self._around.limits.ending_grace_s)
+            entry = await self._entry(prompt_id, backend_id)
+            is_told = self._telling.make_up(prompt_id, entry)
+        finally:
+            self._endings.pop(prompt_id, None)
+        if is_told and is_heard and entry is not None and link is not None:
+            logger.warning("the socket to %s hears nothing and is opened again", link.backend.id)
+            link.renew()
+        self.reconcile()
+
+    async def _entry(self, prompt_id: str, backend_id: str | None) -> Mapping[str, Any] | None:
+        """From where it is kept, or from the server; None when neither has it in time."""
+        backend = self._around.routes.by_id(self._user, backend_id or "")
+        try:
+            async with asyncio.timeout(self._around.limits.entry_timeout_s):
+                kept = await self._around.ledger.entry(prompt_id)
+                if kept is not None or backend is None:
+                    return kept
+                entry = await self._around.server.entry(backend, prompt_id)
+        except (GatewayError, TimeoutError) as error:
+            logger.info("prompt %s is told without its outputs: %s", prompt_id, str(error) or "too late")
+            return None
+        return None if entry is None else self._telling.shown(backend, entry)
 
     # -- what the audience is told
 
-    def _running(self) -> Iterator[Frame]:
-        for link in self._links.values():
-            for frame in (link.executing, link.progress):
-                if frame is not None:
-                    yield frame
+    @property
+    def is_empty(self) -> bool:
+        """See Listeners."""
+        return self._audience.is_empty
+
+    def tell(self, frame: Frame, *, result_of: str | None = None) -> None:
+        """See Listeners."""
+        self._audience.tell(frame, result_of=result_of)
+
+    def _is_heard(self, backend_id: str) -> bool:
+        link = self._links.get(backend_id)
+        return link is not None and link.is_open
 
     def _remaining(self) -> int | None:
         return merge.total_queue_remaining(link.queue_remaining for link in self._links.values())
@@ -328,23 +384,6 @@ class Channel:
             if link.is_open:
                 link.is_awaiting_features = True
                 link.send(frame)
-
-    def _tell_lost(self, prompt_id: str, story: Story) -> None:
-        now_ms = int(self._around.clock.now().timestamp() * 1000)
-        self._tell_made_up(prompt_id, making_up.lost(prompt_id, story, now_ms=now_ms))
-
-    def _tell_made_up(self, prompt_id: str, made_up: MadeUp) -> None:
-        self._stories.end(prompt_id)
-        self._around.stats.made_up_endings += 1
-        for frame in made_up.frames:
-            self._audience.tell(frame)
-        self._end_in_ledger(prompt_id, made_up.outcome)
-
-    def _end_in_ledger(self, prompt_id: str, outcome: Outcome) -> None:
-        try:
-            self._around.ledger.end(prompt_id, outcome)
-        except Exception:  # a fault of somebody who watches the ledger must not cost the page its events
-            logger.exception("the ending of prompt %s could not be noted", prompt_id)
 
     # -- the end
 
@@ -364,8 +403,8 @@ class Channel:
         self._leaving.set()
         for link in self._links.values():
             link.dismiss()
-        for farewell in self._farewells.values():
-            farewell.cancel()
+        for task in (*self._farewells.values(), *self._endings.values()):
+            task.cancel()
         self._maybe_empty()
 
     def _maybe_empty(self) -> None:

@@ -1,4 +1,4 @@
-"""One client's socket: a bounded outbox, a writer, pings."""
+"""One client's socket: a bounded outbox, a writer, pings. After results a ping asks whether they have arrived."""
 
 import asyncio
 import contextlib
@@ -48,6 +48,9 @@ class ClientSocket:
         self._ending = asyncio.Event()
         self._close_code: int = WSCloseCode.OK
         self._heard_at_s = clock.monotonic()
+        self._asked_for = 0
+        self.confirmed: Callable[[int], None] = lambda _number: None
+        """Called with the number of a receipt, or 0, when the client has confirmed what it got."""
         self.is_greeted = False
         """Whether it has had its first ``status``."""
         self.has_spoken = False
@@ -123,6 +126,13 @@ class ClientSocket:
                 case WSMsgType.PING:
                     with contextlib.suppress(*GONE):
                         await self._socket.pong(bytes(message.data))
+                case WSMsgType.PONG:
+                    self.confirmed(self._receipt_of(bytes(message.data)))
+
+    def _receipt_of(self, pong: bytes) -> int:
+        """The number in it; 0 for the pong to a ping of another purpose, or one that nobody asked for."""
+        number = int(pong) if pong.isdigit() and len(pong) < 20 else 0
+        return number if number <= self._asked_for else 0
 
     async def _write(self) -> None:
         with contextlib.suppress(*GONE):
@@ -132,6 +142,9 @@ class ClientSocket:
                 while (frame := self._outbox.take()) is not None:
                     opcode = WSMsgType.TEXT if frame.is_text else WSMsgType.BINARY
                     await self._socket.send_frame(frame.payload, opcode)
+                    if frame.receipt:
+                        self._asked_for = frame.receipt
+                        await self._socket.ping(str(frame.receipt).encode())
 
     async def _ping(self) -> None:
         while True:

@@ -32,6 +32,17 @@ class RelayLimits:
     look_up_timeout_s: float = 10.0
     audit_s: float = 30.0
     """After this much silence about an unfinished prompt its server is asked."""
+    release_wait_s: float = 1.0
+    """A verdict before which outputs were missed waits so long for the release: the history has them by then."""
+    ending_grace_s: float = 1.0
+    """When the ledger knows an ending, the server's own words have this long before the end is made up."""
+    entry_timeout_s: float = 5.0
+    """For the entry from which an ending is made up; without one it is told in few words."""
+    expect_s: float = 30.0
+    """A server that a prompt is being sent to stays connected so long, until the ledger has the answer."""
+    repeat_s: float = 2.0
+    """Results younger than this are told again to a client that comes back, unless they were confirmed."""
+    repeat_budget_bytes: int = 4 * MEGABYTE
     preview_budget_bytes: int = 4 * MEGABYTE
     event_budget_bytes: int = 16 * MEGABYTE
     uplink_budget_bytes: int = MEGABYTE

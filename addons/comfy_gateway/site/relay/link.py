@@ -4,15 +4,20 @@ There is never a second one before the first is closed. ComfyUI forgets whoever 
 id when a handler ends, so an overlapping second socket would stay open and hear nothing. One loop therefore
 opens, serves, closes and opens again, and a dismissal during the handshake waits for the handshake and then
 closes properly.
+
+Frames are held back in two cases, so that what was missed is told before what came later: just after connecting,
+until the server has said what became of the prompts that were open; and from a verdict on before which outputs may
+have been missed, until its history has told them.
 """
 
 import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Sequence
-from enum import Enum, auto
-from typing import Final, Protocol
+from collections import deque
+from collections.abc import Mapping, Sequence
+from enum import Enum, Flag, auto
+from typing import Any, Final, Protocol
 
 import aiohttp
 from aiohttp import WSMsgType
@@ -31,6 +36,16 @@ logger = logging.getLogger(__name__)
 
 NEVER_HELD: Final = frozenset({"status", "feature_flags"})
 """They have no place in the order of events, and a client's handshake waits for the first."""
+
+
+class Hold(Flag):
+    """Why frames are held back."""
+
+    FRESH = auto()
+    """The server has not said yet what became of the prompts that were open."""
+    GAP = auto()
+    """Outputs may have been missed before the verdict that is held first."""
+    ALL = FRESH | GAP
 
 
 class Reached(Enum):
@@ -61,16 +76,28 @@ class LinkOwner(Protocol):
         """Prompts on this backend whose ending the clients have not heard."""
         ...
 
-    def tell_fates(self, link: "Link", fates: Fates, *, is_fresh: bool) -> bool:
-        """What was looked up, ``is_fresh`` just after connecting. True when clients were told something."""
+    def tell_fates(self, link: "Link", fates: Fates) -> bool:
+        """What was looked up. True when the server had finished a prompt."""
+        ...
+
+    def has_missed(self, link: "Link", message: Message | None) -> bool:
+        """Whether this is a verdict before which outputs must be told that may have been missed."""
+        ...
+
+    def tell_missed(self, link: "Link", prompt_id: str, entry: Mapping[str, Any] | None) -> None:
+        """The history's entry of the prompt of such a verdict, None when there was none in time. Called once."""
+        ...
+
+    def link_cut(self, link: "Link") -> None:
+        """The socket that was open is closed; what was held back has been told."""
         ...
 
     def wants_again(self, link: "Link", failures: int) -> bool:
         """Whether to connect again after so many failures in a row (0 after a socket that was open)."""
         ...
 
-    def link_ended(self, link: "Link") -> None:
-        """The socket is closed and this link does nothing any more."""
+    def link_ended(self, link: "Link", *, was_lost: bool) -> None:
+        """This link does nothing any more. ``was_lost``: given up rather than dismissed."""
         ...
 
 
@@ -92,10 +119,6 @@ class Link:
         self.backend = backend
         self.queue_remaining: int | None = None
         """The server's last count, or None before the first."""
-        self.executing: Frame | None = None
-        """The last ``executing`` of a prompt that runs, for a client that comes later."""
-        self.progress: Frame | None = None
-        """The last ``progress_state`` of it."""
         self.is_needed = True
         """Whether the channel has a reason to keep it; without one it is dismissed after a farewell."""
         self.is_first = True
@@ -112,10 +135,16 @@ class Link:
         self._uplink = self._new_uplink()
         self._wake = asyncio.Event()
         self._dismissed = asyncio.Event()
+        self._renewed = asyncio.Event()
         self._attempt: asyncio.Future[Reached] = asyncio.get_running_loop().create_future()
         self._is_open = False
-        self._held: list[tuple[Frame, Message | None]] | None = None
+        self._held: deque[tuple[Frame, Message | None]] = deque()
         self._held_bytes = 0
+        self._holds = Hold(0)
+        self._gap = asyncio.Event()
+        """Set while the first of the held frames is a verdict that waits for what was missed."""
+        self._released = asyncio.Event()
+        """Set by each release that comes."""
         self._heard_at_s = clock.monotonic()
 
     @property
@@ -132,6 +161,10 @@ class Link:
         """Close the socket and end. Cannot be taken back: a successor is made after ``link_ended``."""
         self._dismissed.set()
 
+    def renew(self) -> None:
+        """Close the socket and open another: the server does not tell this one anything."""
+        self._renewed.set()
+
     async def reached(self) -> Reached:
         """OPEN at once where it is open, else how the attempt ends that runs or comes next."""
         return Reached.OPEN if self._is_open else await asyncio.shield(self._attempt)
@@ -147,6 +180,7 @@ class Link:
     async def run(self) -> None:
         """Connect, serve, connect again, until dismissed or the owner does not want it again."""
         failures = 0
+        was_lost = False
         try:
             while not self.is_dismissed:
                 socket = await self._connect()
@@ -155,12 +189,13 @@ class Link:
                 )
                 failures = 0 if was_steady else failures + 1
                 if self.is_dismissed or not self._owner.wants_again(self, failures if socket is None else 0):
+                    was_lost = not self.is_dismissed
                     return
                 await self._pause(self._backoff_s(failures))
         finally:
             self._dismissed.set()
             self._settle(Reached.DISMISSED)
-            self._owner.link_ended(self)
+            self._owner.link_ended(self, was_lost=was_lost)
 
     async def _connect(self) -> aiohttp.ClientWebSocketResponse[bool] | None:
         try:
@@ -197,7 +232,8 @@ class Link:
             logger.exception("the socket to %s failed", self.backend.id)
         finally:
             self._is_open = False
-            self._release_held()
+            self._let_go(Hold.ALL)
+            self._owner.link_cut(self)
             await self._hang_up(socket)
             self._stats.upstream_sockets -= 1
         if not self.is_dismissed:
@@ -210,8 +246,8 @@ class Link:
 
     async def _serve(self, socket: aiohttp.ClientWebSocketResponse[bool]) -> None:
         self._is_open = True
-        self._held = [] if self._owner.untold(self) else None
-        self._held_bytes = 0
+        self._holds = Hold.FRESH if self._owner.untold(self) else Hold(0)
+        self._renewed.clear()
         introduction = self._owner.introduction()
         self.is_awaiting_features = introduction is not None
         self._owner.link_opened(self)
@@ -222,14 +258,16 @@ class Link:
             endings = [
                 reading,
                 group.create_task(self._look_after(), name="relay link: endings"),
-                group.create_task(self._until_dismissed(), name="relay link: dismissal"),
+                group.create_task(self._until(self._dismissed), name="relay link: dismissal"),
+                group.create_task(self._until(self._renewed), name="relay link: renewal"),
             ]
+            filling = group.create_task(self._fill_gaps(), name="relay link: gaps")
             await asyncio.wait(endings, return_when=asyncio.FIRST_COMPLETED)
             self._is_open = False
             # While the reader still reads: a cancelled receive() makes aiohttp's close() wait for nobody.
             await self._hang_up(socket)
             await asyncio.wait([reading], timeout=self._limits.close_timeout_s)
-            for task in (writing, *endings):
+            for task in (writing, filling, *endings):
                 task.cancel()
 
     async def _read(self, socket: aiohttp.ClientWebSocketResponse[bool]) -> None:
@@ -244,18 +282,53 @@ class Link:
             self._hear(frame, frames.read(frame))
 
     def _hear(self, frame: Frame, message: Message | None) -> None:
-        if self._held is None or (message is not None and message.kind in NEVER_HELD):
+        if message is not None and message.kind in NEVER_HELD:
             self._owner.link_heard(self, frame, message)
             return
         self._held.append((frame, message))
         self._held_bytes += frame.size_bytes
-        if self._held_bytes > self._limits.event_budget_bytes:
-            self._release_held()
+        if message is not None and message.is_release:
+            self._released.set()
+        # Too much to hold: rather an output too few than a page that waits.
+        self._let_go(Hold.ALL if self._held_bytes > self._limits.event_budget_bytes else Hold(0))
 
-    def _release_held(self) -> None:
-        held, self._held = self._held or (), None
-        for frame, message in held:
+    def _let_go(self, hold: Hold) -> None:
+        """Give up this reason for holding frames back; tell them when there is no other."""
+        self._holds &= ~hold
+        while self._held and not self._holds:
+            frame, message = self._held[0]
+            if hold is not Hold.ALL and self._owner.has_missed(self, message):
+                self._holds |= Hold.GAP
+                self._gap.set()
+                return
+            self._held.popleft()
+            self._held_bytes -= frame.size_bytes
             self._owner.link_heard(self, frame, message)
+
+    async def _fill_gaps(self) -> None:
+        """Before a verdict that waits: its outputs, which the history has when the release is said."""
+        while True:
+            await self._gap.wait()
+            self._gap.clear()
+            _, verdict = self._held[0] if self._held else (None, None)
+            if verdict is None or verdict.prompt_id is None:
+                continue
+            entry = None
+            try:
+                async with asyncio.timeout(self._limits.hold_s):
+                    entry = await self._entry_after_release(verdict.prompt_id)
+            except (BackendUnavailable, TimeoutError) as error:
+                logger.info("%s does not tell what was missed: %s", self.backend.id, str(error) or "too late")
+            self._owner.tell_missed(self, verdict.prompt_id, entry)
+            self._let_go(Hold.GAP)
+
+    async def _entry_after_release(self, prompt_id: str) -> Mapping[str, Any] | None:
+        self._released.clear()
+        if not any(message is not None and message.is_release for _, message in self._held):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._limits.release_wait_s):
+                    await self._released.wait()
+        return await self._server.entry(self.backend, prompt_id)
 
     async def _write(self, socket: aiohttp.ClientWebSocketResponse[bool], introduction: Frame | None) -> None:
         with contextlib.suppress(*GONE):
@@ -278,7 +351,7 @@ class Link:
             if self._clock.monotonic() - self._heard_at_s < self._limits.audit_s:
                 continue
             try:
-                if await self._make_up(is_fresh=False):
+                if await self._make_up():
                     logger.warning("the socket to %s hears nothing and is opened again", self.backend.id)
                     return
             except BackendUnavailable as error:
@@ -289,23 +362,23 @@ class Link:
         while True:
             try:
                 async with asyncio.timeout(self._limits.hold_s if failures == 0 else None):
-                    await self._make_up(is_fresh=True)
+                    await self._make_up()
             except (BackendUnavailable, TimeoutError) as error:
                 reason = str(error) or "too late"
                 logger.info("%s does not tell how prompts ended: %s", self.backend.id, reason)
             else:
                 return
             finally:
-                self._release_held()
+                self._let_go(Hold.FRESH)
             failures += 1
             await self._clock.sleep(self._backoff_s(failures))
 
-    async def _make_up(self, *, is_fresh: bool) -> bool:
-        prompt_ids = self._owner.untold(self)
-        if not prompt_ids:
-            return False
-        fates = await self._server.fates(self.backend, prompt_ids)
-        return self._owner.tell_fates(self, fates, is_fresh=is_fresh)
+    async def _make_up(self) -> bool:
+        fates = dict(await self._server.fates(self.backend, self._owner.untold(self)))
+        gone = [prompt_id for prompt_id, entry in fates.items() if entry is None]
+        for prompt_id in gone:  # or it came after the queue was asked for: only a second look is sure
+            del fates[prompt_id]
+        return self._owner.tell_fates(self, {**fates, **await self._server.fates(self.backend, gone)})
 
     async def _hang_up(self, socket: aiohttp.ClientWebSocketResponse[bool]) -> None:
         """Close and wait until the server has closed too; its handler has ended by then."""
@@ -320,14 +393,14 @@ class Link:
         async with asyncio.TaskGroup() as group:
             waiting = {
                 group.create_task(self._clock.sleep(delay_s)),
-                group.create_task(self._until_dismissed()),
+                group.create_task(self._until(self._dismissed)),
             }
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             for task in waiting:
                 task.cancel()
 
-    async def _until_dismissed(self) -> None:
-        await self._dismissed.wait()
+    async def _until(self, event: asyncio.Event) -> None:
+        await event.wait()
 
     def _backoff_s(self, failures: int) -> float:
         """Doubles with each failure; half of it is chance, so that not all come back at once."""

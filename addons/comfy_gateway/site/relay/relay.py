@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections import OrderedDict
 from typing import Final
 from uuid import uuid4
 
@@ -13,21 +14,26 @@ from comfy_gateway.core.keys import Keys
 from comfy_gateway.core.ports import Clock
 from comfy_gateway.core.prompts import PromptRecord
 from comfy_gateway.core.refusals import UPSTREAM_LATE, UPSTREAM_UNREACHABLE, Refusal
+from comfy_gateway.core.upstream import Backend
 from comfy_gateway.core.users import UserId
 from comfy_gateway.service.ledger import Ledger
 from comfy_gateway.service.routes import Routes
 from comfy_gateway.service.tasks import Tasks
 from comfy_gateway.site.refusals import answer
-from comfy_gateway.site.relay.channel import Channel, Surroundings
+from comfy_gateway.site.relay.channel import Channel
 from comfy_gateway.site.relay.client import ClientSocket
 from comfy_gateway.site.relay.limits import RelayLimits, RelayStats
 from comfy_gateway.site.relay.link import Reached
+from comfy_gateway.site.relay.ports import FileNotes, NoNotes, NoRescue, Rescuer
+from comfy_gateway.site.relay.surroundings import Surroundings
 
 type ChannelKey = tuple[str | None, str]
 """User key and socket id."""
 
 NO_WEBSOCKET: Final = Refusal(400, "websocket_expected", "This address speaks WebSocket only.")
 CLOSING: Final = Refusal(503, "gateway_closing", "The gateway is shutting down.", retry_after_s=5)
+MAX_REMEMBERED: Final = 10_000
+"""Socket ids whose clients may come back for what they missed."""
 CLOSING_S: Final = 0.7
 """For clients and servers to answer the closing handshake when the relay ends."""
 
@@ -43,14 +49,21 @@ class Relay:
         keys: Keys,
         clock: Clock,
         limits: RelayLimits = RelayLimits(),  # noqa: B008 - frozen
+        files: FileNotes | None = None,
+        rescuer: Rescuer | None = None,
     ) -> None:
+        """Without ``rescuer`` a forgotten prompt is lost, without ``files`` nobody notes who made which."""
         self._routes = routes
         self._ledger = ledger
         self._keys = keys
         self._clock = clock
         self._limits = limits
+        self._files: FileNotes = files or NoNotes()
+        self._rescuer: Rescuer = rescuer or NoRescue(ledger)
         self._tasks = Tasks("relay")
         self._channels: dict[ChannelKey, Channel] = {}
+        self._unheard: OrderedDict[ChannelKey, frozenset[str]] = OrderedDict()
+        """Of channels that have ended: prompts whose end no client is known to have heard."""
         self._around: Surroundings | None = None
         self._handlers = 0
         self._is_closed = False
@@ -80,18 +93,21 @@ class Relay:
             self._handlers -= 1
             self._look_whether_quiet()
 
-    async def is_listening(self, user: UserId | None, sid: str, *, timeout_s: float) -> bool:
-        """Wait until events of a prompt sent now to the user's current backend would be heard.
+    async def is_listening(
+        self, user: UserId | None, sid: str, *, timeout_s: float, backend: Backend | None = None
+    ) -> bool:
+        """Wait until events of a prompt sent now to that backend, or else to the user's current one, would be heard.
 
         True at once where that socket is open, and where no client has this socket id. False when it did not
         open in time. Asking this before a prompt is sent up closes the gap between a change of route and the
-        new socket.
+        new socket; the socket is kept until the ledger knows the prompt.
         """
         channel = self._channels.get((user.key if user else None, sid))
         if channel is None or channel.is_leaving:
             return True
         deadline_s = asyncio.get_running_loop().time() + timeout_s
-        return await _reach(channel, deadline_s) is Reached.OPEN
+        channel.expect(backend)
+        return await _reach(channel, deadline_s, backend) is Reached.OPEN
 
     async def aclose(self) -> None:
         """Close all clients with 1001 and all upstream sockets, within a second."""
@@ -148,12 +164,23 @@ class Relay:
                 return None
         if channel is None and not self._is_closed:
             query = [(name, value) for name, value in request.query.items() if name != "clientId"]
-            channel = Channel(user, sid, query, self._surroundings(), lambda: self._forget(key))
+            channel = Channel(
+                user,
+                sid,
+                query,
+                self._surroundings(),
+                lambda: self._forget(key),
+                unheard=self._unheard.pop(key, ()),
+            )
             self._channels[key] = channel
         return channel
 
     def _forget(self, key: ChannelKey) -> None:
-        del self._channels[key]
+        unheard = self._channels.pop(key).unheard()
+        if unheard:
+            self._unheard[key] = frozenset(unheard)
+            if len(self._unheard) > MAX_REMEMBERED:
+                self._unheard.popitem(last=False)
         self._look_whether_quiet()
 
     def _look_whether_quiet(self) -> None:
@@ -171,6 +198,8 @@ class Relay:
             self._around = Surroundings(
                 routes=self._routes,
                 ledger=self._ledger,
+                files=self._files,
+                rescuer=self._rescuer,
                 keys=self._keys,
                 clock=self._clock,
                 limits=self._limits,
@@ -203,9 +232,9 @@ async def _no_redirects(
     return response
 
 
-async def _reach(channel: Channel, deadline_s: float) -> Reached:
+async def _reach(channel: Channel, deadline_s: float, backend: Backend | None = None) -> Reached:
     try:
         async with asyncio.timeout_at(deadline_s):
-            return await channel.reached()
+            return await channel.reached(backend)
     except TimeoutError:
         return Reached.LATE

@@ -1,0 +1,30 @@
+"""What all channels of a relay use together."""
+
+from dataclasses import dataclass
+
+import aiohttp
+
+from comfy_gateway.core.keys import Keys
+from comfy_gateway.core.ports import Clock, ComfyServer
+from comfy_gateway.service.ledger import Ledger
+from comfy_gateway.service.routes import Routes
+from comfy_gateway.service.tasks import Tasks
+from comfy_gateway.site.relay.limits import RelayLimits, RelayStats
+from comfy_gateway.site.relay.ports import FileNotes, Rescuer
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Parts of the gateway, and the relay's own bounds, counters and tasks."""
+
+    routes: Routes
+    ledger: Ledger
+    files: FileNotes
+    rescuer: Rescuer
+    server: ComfyServer
+    keys: Keys
+    clock: Clock
+    limits: RelayLimits
+    stats: RelayStats
+    tasks: Tasks
+    http: aiohttp.ClientSession
