@@ -17,7 +17,7 @@ from comfy_gateway.core.secrets_in_prompts import (
 SECRET = "sk-1234"
 
 NAMES = [
-    *COMFYUI_KEYS,
+    *sorted(COMFYUI_KEYS),
     *("api_key", "apiKey", "API-Key", "openai_key", "OPENAI_API_KEY", "x-api-key", "key"),
     *(
         "token",
@@ -43,7 +43,7 @@ def test_what_looks_like_a_secret_is_removed_wherever_it_stands(name: str) -> No
     assert given[name] == SECRET, "the given one goes up and stays whole"
 
 
-@pytest.mark.parametrize("name", [*COMFYUI_KEYS, "apiKey", "clientSecret", "password", "Authorization"])
+@pytest.mark.parametrize("name", [*sorted(COMFYUI_KEYS), "apiKey", "clientSecret", "password", "Authorization"])
 def test_a_workflow_keeps_no_certain_secret(name: str) -> None:
     given = {"extra_pnginfo": {"workflow": {"nodes": [{"properties": {name: SECRET}}]}}}
     assert without_secrets(given) == {"extra_pnginfo": {"workflow": {"nodes": [{"properties": {}}]}}}
