@@ -123,8 +123,8 @@ class Found(Enum):
     """There is no such file."""
     REFUSED = auto()
     """The server will never give a file of that name."""
-    BEYOND = auto()
-    """The file is shorter than where the caller wants to go on."""
+    CHANGED = auto()
+    """The content that the caller wants to go on with is there no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +165,8 @@ class PodFiles(Protocol):
     ) -> AbstractAsyncContextManager[FileAnswer]:
         """``GET /view``. ``had``: the tag of the content that the caller has; the answer may be SAME.
 
-        With an ``offset`` and its ``etag`` the server is asked for the rest, and begins anew where the content is
-        another by now.
+        With an ``offset`` and its ``etag`` the server is asked for the rest of that content; a server that does not
+        know how to do this begins anew.
         """
         ...
 
