@@ -27,6 +27,8 @@ type Writer = Callable[[bytes, Path, Form], object]
 class UploadRoutes:
     def __init__(self, folders: Folders) -> None:
         self._folders = folders
+        # The original stores on its event loop: of two uploads of one name the second sees the first.
+        self._one_at_a_time = asyncio.Lock()
 
     def routes(self) -> list[web.RouteDef]:
         return [
@@ -55,7 +57,8 @@ class UploadRoutes:
         if path is None:
             raise web.HTTPBadRequest(text="")
         body = await asyncio.to_thread(image.file.read)
-        name = await asyncio.to_thread(_stored, root, subfolder, image.filename, body, form, write)
+        async with self._one_at_a_time:
+            name = await asyncio.to_thread(_stored, root, subfolder, image.filename, body, form, write)
         return web.json_response({"name": name, "subfolder": subfolder, "type": kind})
 
     def _write_masked(self, body: bytes, path: Path, form: Form) -> None:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from comfy_gateway.core.uploads import owner_keys, place_of
+from comfy_gateway.core.files import FileName
+from comfy_gateway.core.uploads import Content, Copy, best_name, carried_file, owner_keys, place_of
 from comfy_gateway.core.upstream import Backend, Source, Upstream
 from comfy_gateway.core.users import IdKind, UserId
 
@@ -33,3 +34,37 @@ def test_a_duty_server_is_known_by_its_address_and_a_pod_by_its_name() -> None:
         Backend("duty-1", Source.DUTY, upstream)
     )
     assert place_of(Backend("comfy-gw-alice-k3", Source.PRIVATE, upstream)) == "comfy-gw-alice-k3"
+
+
+A = Content("a" * 64, 1)
+
+
+def at(path: str, folder: str = "input") -> Copy:
+    subfolder, _, filename = path.rpartition("/")
+    return Copy("pod", FileName(filename, subfolder, folder), A)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["b.png", "a (1).png", "a.png"], "a.png"),
+        (["b.png", "a (12).png", "a (1).png"], "a (12).png"),
+        (["b.png", "sub/a.png", "sub/a (1).png", "a (x).png", "a (1).jpg", "aa (1).png"], None),
+        ([f"carried/{'a' * 32}/file.png"], f"carried/{'a' * 32}/file.png"),
+        ([f"carried/{'b' * 32}/file.png"], None),
+        ([], None),
+    ],
+)
+def test_a_content_is_used_under_its_own_name_or_one_made_of_it(
+    names: list[str], expected: str | None
+) -> None:
+    found = best_name([at(name) for name in names], FileName("a.png", "", "input"))
+    assert (found.path if found else None) == expected
+
+
+def test_a_name_in_another_folder_is_another_file() -> None:
+    assert best_name([at("a.png", "temp"), at("a (1).png", "output")], FileName("a.png", "", "input")) is None
+
+
+def test_what_was_no_input_gets_a_name_that_no_other_content_has() -> None:
+    assert carried_file(A, "x.png") == FileName("x.png", f"carried/{'a' * 32}", "input")

@@ -1,12 +1,19 @@
 """What the gateway remembers of input files: what a name means to a user, and what lies on which server."""
 
+import posixpath
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from comfy_gateway.core.files import FileName
 from comfy_gateway.core.identity import plain_address
 from comfy_gateway.core.upstream import Backend, Source
 from comfy_gateway.core.users import IdKind, UserId
+
+CARRIED: Final = "carried"
+"""Subfolder of the input folder for files that were no input where they came from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +79,29 @@ def owner_keys(user: UserId | None, peer: str) -> tuple[str, ...]:
     if address is not None and (user is None or user.kind is not IdKind.ADDRESS):
         keys.append(UserId(IdKind.ADDRESS, address).key)
     return tuple(keys) or (UserId(IdKind.ADDRESS, "unknown").key,)
+
+
+def carried_file(content: Content, filename: str) -> FileName:
+    """The name as an input of what was no input before: no other content can have it, and nobody guesses it."""
+    return FileName(filename, f"{CARRIED}/{content.sha256[:32]}", "input")
+
+
+def best_name(copies: Iterable[Copy], wanted: FileName) -> FileName | None:
+    """Under which of these names a prompt that names ``wanted`` finds the content: that very name, else one that was
+    made of it in a clash, or made for the content alone.
+
+    The same content under any other name is somebody else's business: that file may be overwritten, and its name is
+    nobody's but its owner's.
+    """
+    stem, ending = posixpath.splitext(wanted.filename)
+    in_a_clash = re.compile(re.escape(stem) + r" \([0-9]+\)" + re.escape(ending))
+    best = None
+    for copy in copies:
+        file = copy.file
+        if file == wanted:
+            return file
+        is_beside = file.type == wanted.type and file.subfolder == wanted.subfolder
+        is_carried = file.type == "input" and file.subfolder == f"{CARRIED}/{copy.content.sha256[:32]}"
+        if best is None and (is_carried or (is_beside and in_a_clash.fullmatch(file.filename))):
+            best = file
+    return best

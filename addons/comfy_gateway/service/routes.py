@@ -63,6 +63,10 @@ class Routes:
         """All shared servers, home first."""
         return self._servers or (self.home,)
 
+    def pods(self) -> tuple[Backend, ...]:
+        """All pods that have a route, and those that lost it and still have work."""
+        return (*self._private.values(), *self._leaving.values())
+
     def privates(self) -> Mapping[UserId, Backend]:
         """All private routes."""
         return self._private

@@ -1,0 +1,46 @@
+"""What is said when an input file cannot be kept or brought to where a prompt is to run."""
+
+from typing import Final
+
+from comfy_gateway.core.refusals import Refusal
+
+DISK_FULL: Final = Refusal(
+    507,
+    "gateway_storage",
+    "The gateway cannot keep this file: its disk is full or broken.",
+    "Nothing was changed on the ComfyUI servers. GATEWAY_STATE_DIR needs room.",
+    retry_after_s=60,
+)
+NO_FORM: Final = Refusal(
+    400, "no_upload", "An upload is a multipart/form-data body with a field 'image' that is a file."
+)
+
+
+def input_unavailable(name: str, why: str) -> Refusal:
+    """The file exists, as far as is known, but does not get there now."""
+    return Refusal(
+        503,
+        "input_unavailable",
+        f"The input file {name!r} cannot be brought to the server that runs this prompt.",
+        why,
+        retry_after_s=5,
+    )
+
+
+def input_too_large(name: str, why: str) -> Refusal:
+    """The file is larger than the server takes."""
+    return Refusal(
+        413,
+        "input_too_large",
+        f"The input file {name!r} is too large for the server that runs this prompt.",
+        why,
+    )
+
+
+def upload_too_large(most_bytes: int) -> Refusal:
+    """The upload is larger than the gateway takes."""
+    return Refusal(
+        413,
+        "upload_too_large",
+        f"An upload may have at most {most_bytes // 1024**2} MiB (GATEWAY_MAX_UPLOAD_MB).",
+    )

@@ -1,0 +1,117 @@
+"""What is shown as input files: the user's own, wherever they are, those of the shared server, and the server's own."""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from comfy_gateway.core.errors import BackendUnavailable
+from comfy_gateway.core.input_lists import listed_names, with_files
+from comfy_gateway.core.input_ports import InputServer, InputStore
+from comfy_gateway.core.uploads import Upload, owner_keys, place_of
+from comfy_gateway.core.upstream import Backend, Source
+from comfy_gateway.core.users import UserId
+from comfy_gateway.service.input_book import InputBook
+from comfy_gateway.service.inputs import Inputs
+from comfy_gateway.service.routes import Routes
+
+logger = logging.getLogger(__name__)
+
+LARGE: Final = 200
+"""Node classes from which on a thread is worth its while."""
+
+
+class InputLists:
+    """Merges lists of names."""
+
+    def __init__(
+        self, *, inputs: Inputs, book: InputBook, store: InputStore, server: InputServer, routes: Routes
+    ) -> None:
+        self._inputs = inputs
+        self._book = book
+        self._store = store
+        self._server = server
+        self._routes = routes
+
+    async def merge(
+        self,
+        user: UserId | None,
+        peer: str,
+        backend: Backend,
+        object_info: Mapping[str, Any],
+        *,
+        is_whole: bool,
+    ) -> dict[str, Any]:
+        """An answer of ``/object_info`` of that server with the files that this user can name in a prompt.
+
+        ``is_whole``: not of one node class alone.
+        """
+        own = self._own_names(user, peer)
+        shared = await self._shared_names(backend)
+        shown = own | shared
+        place = place_of(backend)
+        hidden = {
+            copy.file.path
+            for copy in self._book.copies_at(place)
+            if copy.is_carried and copy.file.type == "input" and copy.file.path not in shown
+        }
+        if is_whole and backend.source is Source.PRIVATE:
+            self._inputs.note_own_names(backend, listed_names(object_info) - hidden - shown)
+        if len(object_info) < LARGE:
+            return with_files(object_info, shown, hidden)
+        return await asyncio.to_thread(with_files, object_info, shown, hidden)
+
+    async def names(self, user: UserId | None, peer: str, backend: Backend, folder: str) -> Sequence[str]:
+        """What ``/internal/files/{folder}`` answers: names of that server, then of the others. Outputs bear aliases.
+
+        Raises BackendUnavailable when the server itself does not answer.
+        """
+        annotation = f" [{folder}]"
+        told = await self._server.names(backend, folder)
+        is_annotated = any(name.endswith(annotation) for name in told)
+        if folder == "input":
+            shown = self._own_names(user, peer) | await self._shared_names(backend)
+            more: Iterable[str] = sorted(name for name in shown if "/" not in name)
+        else:
+            more = []
+            for other in self._routes.servers_of(user):
+                if other.id != backend.id:
+                    more = [*more, *_aliased(await self._names_or_none(other, folder), other)]
+        names = [*_aliased((name.removesuffix(annotation) for name in told), backend, folder), *more]
+        return [f"{name}{annotation}" if is_annotated else name for name in dict.fromkeys(names)]
+
+    def _own_names(self, user: UserId | None, peer: str) -> set[str]:
+        uploads = self._book.uploads_of(owner_keys(user, peer))
+        servers = (*self._routes.duty_servers(), *self._routes.servers_of(user))
+        places = {place_of(server) for server in servers}
+        return {
+            file.path
+            for file, upload in uploads.items()
+            if upload.is_listed and file.type == "input" and self._can_be_had(upload, places)
+        }
+
+    def _can_be_had(self, upload: Upload, places: set[str]) -> bool:
+        sha256 = upload.content.sha256
+        return self._store.find(sha256) is not None or any(
+            copy.place in places for copy in self._book.copies_of(sha256)
+        )
+
+    async def _shared_names(self, backend: Backend) -> set[str]:
+        """Inputs on the shared servers, but for those of ``backend``, which shows them itself."""
+        names: set[str] = set()
+        for server in self._routes.duty_servers():
+            if place_of(server) != place_of(backend):
+                names.update(await self._names_or_none(server, "input"))
+        return names
+
+    async def _names_or_none(self, server: Backend, folder: str) -> list[str]:
+        try:
+            told = await self._server.names(server, folder)
+        except BackendUnavailable as error:
+            logger.warning("the %s files of %s are not listed: %s", folder, server.id, error)
+            return []
+        return [name.removesuffix(f" [{folder}]") for name in told]
+
+
+def _aliased(names: Iterable[str], server: Backend, folder: str = "output") -> list[str]:
+    return [f"{server.alias}/{name}" if server.alias and folder != "input" else name for name in names]

@@ -1,0 +1,252 @@
+"""Takes an upload to the user's current server, and remembers what its name means.
+
+The answer is the server's own. Without ``overwrite`` a name that means another content to this user already, on
+whatever server, is not used again: ``a (1).png`` is tried, as ComfyUI does it, so that no workflow of before gets
+another picture. With ``overwrite`` the name means the new content from now on; where prompts wait for the old one the
+server keeps that, and the new content is put beside it.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, Final
+
+import orjson
+
+from comfy_gateway.core.errors import BackendUnavailable, PromptRefused, StorageUnavailable
+from comfy_gateway.core.files import FileName
+from comfy_gateway.core.input_ports import FormAnswer, FormFile, InputServer, InputStore
+from comfy_gateway.core.input_refs import canonical, numbered, read
+from comfy_gateway.core.input_refusals import input_too_large
+from comfy_gateway.core.uploads import Content, Copy, owner_keys, place_of
+from comfy_gateway.core.upstream import Backend, Source
+from comfy_gateway.core.users import UserId
+from comfy_gateway.service.input_book import InputBook
+from comfy_gateway.service.input_transfers import POD_BODY_BYTES, InputTransfers
+from comfy_gateway.service.inputs import Inputs
+from comfy_gateway.service.routes import Routes
+
+logger = logging.getLogger(__name__)
+
+MOST_NAMES: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class UploadForm:
+    """What a client sent to ``/upload/image`` or ``/upload/mask``."""
+
+    kind: str
+    """``image`` or ``mask``."""
+    fields: tuple[tuple[str, str], ...]
+    """All fields that are text, in order; of several with one name the first counts."""
+    filename: str | None
+    """Of the field ``image``, or None when that was no file."""
+    content_type: str
+    content: Content | None
+    """In the store; None without a file."""
+
+    def field(self, name: str) -> str | None:
+        """The first field of that name."""
+        return next((value for key, value in self.fields if key == name), None)
+
+    @property
+    def overwrites(self) -> bool:
+        """As ComfyUI reads it."""
+        return self.field("overwrite") in {"true", "1"}
+
+    @property
+    def file(self) -> FileName | None:
+        """What the file is to be called, or None for what is not remembered."""
+        if not self.filename:
+            return None
+        return canonical(
+            FileName(self.filename, self.field("subfolder") or "", self.field("type") or "input")
+        )
+
+    def changed(self, **changes: str | None) -> tuple[tuple[str, str], ...]:
+        """The fields with others in the place of some; None takes one away."""
+        kept = [(key, value) for key, value in self.fields if key not in changes]
+        return (*kept, *((key, value) for key, value in changes.items() if value is not None))
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A server's answer to an upload."""
+
+    answer: FormAnswer
+    backend: Backend
+
+
+class InputUploads:
+    """Takes uploads."""
+
+    def __init__(
+        self,
+        *,
+        inputs: Inputs,
+        book: InputBook,
+        store: InputStore,
+        server: InputServer,
+        transfers: InputTransfers,
+        routes: Routes,
+        pod_body_bytes: int = POD_BODY_BYTES,
+    ) -> None:
+        self._inputs = inputs
+        self._book = book
+        self._store = store
+        self._server = server
+        self._transfers = transfers
+        self._routes = routes
+        self._pod_body_bytes = pod_body_bytes
+
+    async def take(
+        self, user: UserId | None, peer: str, form: UploadForm, headers: Mapping[str, str]
+    ) -> Taken:
+        """Put the file on the user's current server. A server that is left meanwhile is followed by the next one.
+
+        Raises BackendUnavailable, and PromptRefused when the file, or the one that a mask is for, cannot be brought.
+        """
+        backend = self._routes.current(user)
+        try:
+            return await self._take(user, peer, form, headers, backend)
+        except BackendUnavailable:
+            current = self._routes.current(user)
+            if current.id == backend.id:
+                raise
+            return await self._take(user, peer, form, headers, current)
+
+    async def _take(
+        self, user: UserId | None, peer: str, form: UploadForm, headers: Mapping[str, str], backend: Backend
+    ) -> Taken:
+        asked = form.file
+        if asked is None or form.content is None:
+            return Taken(await self._post(backend, form, form.filename, form.fields, headers), backend)
+        if form.kind == "mask":
+            form = await self._with_original(user, peer, form, backend)
+        # What nobody can know yet: the server puts the mask and its original together.
+        content = None if form.kind == "mask" else form.content
+        wanted, is_overwriting = asked, form.overwrites
+        if is_overwriting:
+            is_overwriting = not self._inputs.is_awaited(backend, asked)
+        else:
+            wanted = await self._free_name(user, peer, asked, backend, content)
+        answer = await self._send(form, wanted, backend, headers, is_overwriting=is_overwriting)
+        stored = answer.stored_as
+        if stored is not None:
+            await self._remember(owner_keys(user, peer)[0], form, asked, stored, backend)
+        return Taken(answer, backend)
+
+    async def _free_name(
+        self, user: UserId | None, peer: str, asked: FileName, backend: Backend, content: Content | None
+    ) -> FileName:
+        for name in islice(numbered(asked), MOST_NAMES):
+            if not await self._inputs.is_taken(user, peer, name, backend, content):
+                return name
+        return asked
+
+    async def _send(
+        self,
+        form: UploadForm,
+        wanted: FileName,
+        backend: Backend,
+        headers: Mapping[str, str],
+        *,
+        is_overwriting: bool,
+    ) -> FormAnswer:
+        assert form.content is not None
+        if backend.source is Source.PRIVATE and form.content.size_bytes > self._pod_body_bytes:
+            return await self._send_in_parts(form, wanted, backend, replace=is_overwriting)
+        fields = form.changed(overwrite="true" if is_overwriting else None, subfolder=wanted.subfolder)
+        return await self._post(backend, form, wanted.filename, fields, headers)
+
+    async def _post(
+        self,
+        backend: Backend,
+        form: UploadForm,
+        filename: str | None,
+        fields: Sequence[tuple[str, str]],
+        headers: Mapping[str, str],
+    ) -> FormAnswer:
+        file = None
+        if form.content is not None and filename:
+            path = self._store.path(form.content.sha256)
+            file = FormFile(path, form.content.size_bytes, filename, form.content_type)
+        try:
+            return await self._server.post_form(backend, form.kind, fields, file, headers)
+        except FileNotFoundError:
+            raise BackendUnavailable("the kept file has vanished") from None
+
+    async def _send_in_parts(
+        self, form: UploadForm, wanted: FileName, backend: Backend, *, replace: bool
+    ) -> FormAnswer:
+        """What the proxy in front of a pod would refuse. The answer is made as ComfyUI makes it."""
+        assert form.content is not None
+        stored = None
+        if form.kind == "image" and wanted.type == "input":
+            try:
+                stored = await self._transfers.send_by_agent(form.content, wanted, backend, replace=replace)
+            except FileNotFoundError:
+                raise BackendUnavailable("the kept file has vanished") from None
+        if stored is None:
+            why = f"It has {form.content.size_bytes} bytes; a pod takes that only as an input, and by its agent."
+            raise PromptRefused(input_too_large(wanted.path, why))
+        told = {"name": stored.filename, "subfolder": stored.subfolder, "type": stored.type}
+        return FormAnswer(200, orjson.dumps(told), "application/json")
+
+    async def _with_original(
+        self, user: UserId | None, peer: str, form: UploadForm, backend: Backend
+    ) -> UploadForm:
+        """The form whose ``original_ref`` names the picture as that server knows it, once it is there."""
+        reference = _reference(form.field("original_ref"))
+        if reference is None:
+            return form
+        there = await self._inputs.reference(user, peer, reference, backend)
+        if there is None or there == reference:
+            return form
+        told = {"filename": there.filename, "subfolder": there.subfolder, "type": there.type}
+        return replace(form, fields=form.changed(original_ref=orjson.dumps(told).decode()))
+
+    async def _remember(
+        self, owner_key: str, form: UploadForm, asked: FileName, stored: FileName, backend: Backend
+    ) -> None:
+        content = form.content
+        if form.kind == "mask":
+            try:
+                content = await self._transfers.identify(backend, stored)
+            except (BackendUnavailable, StorageUnavailable) as error:
+                logger.warning("a picture with its new mask could not be kept: %s", error)
+                content = None
+        if content is None:
+            self._forget(owner_key, stored, backend)
+            return
+        if form.kind != "mask":
+            self._book.note_copy(Copy(place_of(backend), stored, content))
+        self._book.note_upload(owner_key, stored, content)
+        if form.overwrites and stored != asked:
+            # Put beside what prompts wait for; who said "overwrite" means it by the name that was asked for.
+            self._book.note_upload(owner_key, asked, content)
+        await self._book.flush()
+
+    def _forget(self, owner_key: str, stored: FileName, backend: Backend) -> None:
+        """Something else is there now, nobody knows what: the name means whatever the server has."""
+        self._book.forget_copy(place_of(backend), stored)
+        while (meaning := self._book.meaning((owner_key,), stored)) is not None:
+            self._book.forget_upload(meaning)
+
+
+def _reference(text: str | None) -> FileName | None:
+    """What ``original_ref`` names: ``{"filename", "subfolder", "type"}``, where the filename may be annotated."""
+    try:
+        told: Any = orjson.loads(text or "")
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(told, dict):
+        return None
+    file = FileName.of(told)
+    if file is None:
+        return None
+    ref = read(file.filename)
+    if ref is not None and ref.is_annotated:
+        file = FileName(ref.file.path, file.subfolder, ref.file.type)
+    return canonical(file)
