@@ -45,6 +45,7 @@ from comfy_gateway.service.cloud_watch import CloudWatch
 from comfy_gateway.service.duty_pool import DutyPool
 from comfy_gateway.service.endings import Endings
 from comfy_gateway.service.farewell import Farewell
+from comfy_gateway.service.files import Files
 from comfy_gateway.service.journal import Journal
 from comfy_gateway.service.launch import Launch
 from comfy_gateway.service.ledger import Ledger
@@ -60,11 +61,15 @@ from comfy_gateway.service.settling import Settling
 from comfy_gateway.service.signals import Signals
 from comfy_gateway.service.tasks import Tasks
 from comfy_gateway.service.told_files import ToldFiles
+from comfy_gateway.service.user_servers import UserServers
 from comfy_gateway.settings import Settings, SettingsError, load
 from comfy_gateway.site.app import build_app
+from comfy_gateway.site.jobs import Jobs
+from comfy_gateway.site.queue import QueuePages
 from comfy_gateway.site.relay import Relay
 from comfy_gateway.site.results import Results
 from comfy_gateway.site.server import SiteServer
+from comfy_gateway.site.servers import Servers
 from comfy_gateway.site.socket import Socket
 from comfy_gateway.site.status import Status
 
@@ -243,23 +248,22 @@ class Gateway:
             interval_s=settle_interval_s(rules),
             give_up_s=rules.idle.silence_timeout_s,
         )
-        relay = Relay(routes=routes, ledger=ledger, keys=keys, clock=clock)
+        relay = Relay(routes=routes, ledger=ledger, keys=keys, clock=clock, rescuer=rescue)
         self._open.push_async_callback(relay.aclose)
         meters.watch_values("comfy_gateway_relay", "The relay's", relay.stats)
-        told = ToldFiles(clock)
+        files = Files(routes=routes, told=ToldFiles(clock))
+        own, servers = UserServers(routes, ledger), Servers(http)
+        results = Results(ledger=ledger, own=own, servers=servers, files=files, clock=clock)
+        queue = QueuePages(ledger=ledger, own=own, servers=servers, comfy=comfy)
         site_key = secrets.token_urlsafe(32)
         site = SiteServer(
             build_app(
                 key=site_key,
                 parts=[
-                    Socket(relay),
-                    Results(
-                        ledger=ledger,
-                        routes=routes,
-                        told=told,
-                        http=http,
-                        timeout_s=settings.limits.upstream_timeout_s,
-                    ),
+                    Socket(relay, files),
+                    results,
+                    queue,
+                    Jobs(ledger=ledger, own=own, servers=servers, queue=queue, results=results),
                     Status(pool=pool, registry=meters.registry),
                 ],
             )
@@ -295,7 +299,7 @@ class Gateway:
             ledger=ledger,
             bursts=bursts,
             activity=activity,
-            told=told,
+            files=files,
             relay=relay,
             meters=meters,
             keys=keys,

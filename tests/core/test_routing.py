@@ -19,9 +19,9 @@ def test_the_current_backend_answers_all_but_what_belongs_home(request_class: Re
 
 
 @pytest.mark.parametrize("request_class", RequestClass)
-def test_the_owner_counts_for_results_alone(request_class: RequestClass) -> None:
+def test_the_owner_of_a_file_counts_but_for_what_belongs_home(request_class: RequestClass) -> None:
     chosen = choose(request_class, home=HOME, current=POD, owner=OWNER)
-    assert (chosen is OWNER) == (request_class is RequestClass.RESULTS)
+    assert (chosen is OWNER) == (request_class not in AT_HOME)
 
 
 def test_a_page_that_polls_does_not_keep_a_pod_alive() -> None:

@@ -1,12 +1,12 @@
 """The file that a query names, read as ComfyUI's own server reads it."""
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from yarl import URL
 
 from comfy_gateway.core.files import FileName
-from comfy_gateway.core.view_query import file_of_query, names_type, with_subfolder
+from comfy_gateway.core.view_query import file_of_query, naming
 
 
 @pytest.mark.parametrize(
@@ -37,20 +37,15 @@ def test_a_query_names_a_file(query: str, expected: FileName | None) -> None:
     assert file_of_query(query) == expected
 
 
-def test_a_bare_name_is_told_from_one_that_says_more() -> None:
-    assert not names_type("filename=a.png&x=1")
-    assert names_type("filename=a.png&type=output")
-    assert names_type("subfolder=&filename=a.png")
-
-
-def test_only_the_subfolder_is_written_anew() -> None:
+def test_only_what_names_the_file_is_written_anew() -> None:
     query = "filename=a%2fb+c.png&subfolder=private-1%2Fx&type=output&preview=webp;90&subfolder=y&channel=rgb"
     assert (
-        with_subfolder(query, "x y/ü")
-        == "filename=a%2fb+c.png&type=output&preview=webp;90&channel=rgb&subfolder=x%20y%2F%C3%BC"
+        naming(query, FileName("a b+.png", "x y/ü", "temp"))
+        == "filename=a%20b%2B.png&subfolder=x%20y%2F%C3%BC&type=temp&preview=webp;90&channel=rgb"
     )
-    assert with_subfolder("filename=a#frag", "") == "filename=a&subfolder="
-    assert with_subfolder("filename=a", "\udce9") == "filename=a&subfolder=%E9", "a byte that is no UTF-8"
+    assert naming("filename=a#frag", FileName("b")) == "filename=b&subfolder=&type=output"
+    odd = naming("rand=1", FileName("a\udce9"))
+    assert odd == "filename=a%E9&subfolder=&type=output&rand=1", "a byte that is no UTF-8"
 
 
 QUERIES = st.lists(
@@ -68,10 +63,9 @@ def test_it_is_read_as_the_servers_own_library_reads_it(query: str) -> None:
     assert file_of_query(query) == expected
 
 
-@given(QUERIES, st.text())
-def test_another_subfolder_changes_nothing_else_of_the_file(query: str, subfolder: str) -> None:
-    before, after = file_of_query(query), file_of_query(with_subfolder(query, subfolder))
-    if before is None:
-        assert after is None
-    else:
-        assert after == FileName(before.filename, subfolder, before.type)
+@given(
+    QUERIES, st.builds(FileName, st.text(min_size=1), st.text(), st.sampled_from(["output", "temp", "input"]))
+)
+def test_the_file_that_is_named_anew_is_read_back(query: str, file: FileName) -> None:
+    assume(not file.filename.endswith("]"))
+    assert file_of_query(naming(query, file)) == file

@@ -36,6 +36,7 @@ from comfy_gateway.hooks.prompts import PromptsHook
 from comfy_gateway.hooks.router import RouterHook
 from comfy_gateway.service.activity import Activity
 from comfy_gateway.service.bursts import Bursts
+from comfy_gateway.service.files import Files
 from comfy_gateway.service.meters import Meters
 from comfy_gateway.service.routes import Routes
 from comfy_gateway.service.rules import Rules
@@ -114,7 +115,7 @@ class Stand:
             ledger=self.ledger,
             bursts=Bursts(sessions=self.sessions, rules=rules, clock=self.clock, begin=self.begun.append),
             activity=self.activity,
-            told=ToldFiles(self.clock),
+            files=Files(routes=self.routes, told=ToldFiles(self.clock)),
             relay=self.relay,
             meters=self.meters,
             keys=KEYS,
@@ -222,7 +223,7 @@ async def standing(**changes: Any) -> AsyncIterator[Stand]:
 
 
 def ask(
-    path: str = "/queue",
+    path: str = "/system_stats",
     *,
     method: str = "GET",
     user: str | None = "alice",

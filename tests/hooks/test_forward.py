@@ -219,6 +219,7 @@ async def test_the_token_goes_to_its_pod_and_to_nobody_else(stand: Stand) -> Non
         HOME.id: None,
         "site /-/relay?clientId=t": None,
         "site /gateway/": None,
+        "site /-/comfy/history/1": None,
     }
     other = await stand.arrive(ask("/system_stats", user="bob"))
     assert stand.where(other) == DUTY.id

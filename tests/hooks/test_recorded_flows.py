@@ -26,7 +26,7 @@ MADE: dict[str, Callable[[], http.HTTPFlow]] = {
     "prompt": lambda: prompt(BODY),
     "socket": lambda: socket("/ws?clientId=tab"),
     "page by name": lambda: ask("/?user_id=bob", headers=[("User-Agent", "Mozilla/5.0"), ("Accept", "text/html")]),
-    "picture": lambda: ask("/view?filename=a.png"),
+    "picture": lambda: ask("/view?filename=a.png&type=input"),
     "nobody": lambda: ask("/queue", user=None),
     "foreign": lambda: ask("/queue", headers=[("Origin", "http://evil.example")]),
     "chunked prompt": lambda: ask("/prompt", method="POST", headers=[("Transfer-Encoding", "chunked")]),
@@ -73,15 +73,15 @@ async def test_prompts_from_a_file_are_neither_entered_nor_counted_and_wait_for_
 
 
 async def test_a_transfer_from_a_file_does_not_end_one_that_runs(stand: Stand) -> None:
-    await stand.arrive(ask("/view?filename=a.png"))
-    flow = ask("/view?filename=b.png")
+    await stand.arrive(ask("/view?filename=a.png&type=input"))
+    flow = ask("/view?filename=b.png&type=input")
     flow.metadata |= {edge.SETTLED: True, edge.TRANSFER: DUTY.id}
     await loaded(stand, flow, http.Response.make(200))
     assert stand.activity.in_flight(DUTY.id) == 1
 
 
 async def test_a_transfer_that_a_person_kills_is_over(stand: Stand) -> None:
-    flow = await stand.arrive(ask("/view?filename=a.png"))
+    flow = await stand.arrive(ask("/view?filename=a.png&type=input"))
     assert flow.killable
     flow.kill()
     assert flow.error is not None

@@ -1,16 +1,28 @@
 """Which server answers what: the last table of the design, row by row, and how its answer is dressed."""
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import pytest
 from mitmproxy import http
 
 from comfy_gateway.core.classify import RequestClass, RouteRules
+from comfy_gateway.core.files import FileName
 from comfy_gateway.core.identity import IdentityRules
-from comfy_gateway.core.prompts import PromptRecord
+from comfy_gateway.core.upstream import Upstream
 from comfy_gateway.core.users import UserId
+from comfy_gateway.core.view_query import file_of_query
+from comfy_gateway.core.whereabouts import InStore, OnBackend, Unknown, Whereabouts
 from comfy_gateway.hooks import edge
 from comfy_gateway.hooks.edge import NoInputs
 from tests.hooks.stand import ALICE, BOB, DUTY, HOME, PEER, POD, Stand, ask, prompt, socket
 from tests.hooks.test_identity import BROWSER
+
+
+def on_site(path: str) -> tuple[str, str]:
+    """Answered by the site, whoever has a pod."""
+    return f"site {path}", f"site {path}"
+
 
 ROWS: list[tuple[str, RequestClass, str, str]] = [
     # request, class, while on duty, on a private pod
@@ -26,13 +38,29 @@ ROWS: list[tuple[str, RequestClass, str, str]] = [
     ("GET /view_metadata/loras?filename=a", RequestClass.COMPUTE, DUTY.id, POD.id),
     ("GET /ws?clientId=tab", RequestClass.EVENTS, "site /-/relay?clientId=tab", "site /-/relay?clientId=tab"),
     ("GET /ws", RequestClass.EVENTS, "site /-/relay", "site /-/relay"),
-    ("GET /queue", RequestClass.QUEUE, DUTY.id, POD.id),
-    ("POST /queue", RequestClass.QUEUE, DUTY.id, POD.id),
-    ("POST /interrupt", RequestClass.QUEUE, DUTY.id, POD.id),
-    ("GET /api/jobs", RequestClass.QUEUE, DUTY.id, POD.id),
-    ("GET /history", RequestClass.RESULTS, DUTY.id, POD.id),
-    ("GET /history/unknown", RequestClass.RESULTS, DUTY.id, POD.id),
-    ("GET /view?filename=a.png", RequestClass.RESULTS, DUTY.id, POD.id),
+    ("GET /queue", RequestClass.QUEUE, *on_site("/-/comfy/queue")),
+    ("POST /api/queue", RequestClass.QUEUE, *on_site("/-/comfy/queue")),
+    ("PUT /queue", RequestClass.QUEUE, DUTY.id, POD.id),
+    ("POST /interrupt", RequestClass.QUEUE, *on_site("/-/comfy/interrupt")),
+    ("GET /api/jobs?limit=3", RequestClass.QUEUE, *on_site("/-/comfy/jobs?limit=3")),
+    ("GET /api/jobs/a%2Fb", RequestClass.QUEUE, *on_site("/-/comfy/jobs/a%2Fb")),
+    ("POST /api/jobs/cancel", RequestClass.QUEUE, *on_site("/-/comfy/jobs/cancel")),
+    ("POST /api/jobs/%61/cancel", RequestClass.QUEUE, *on_site("/-/comfy/jobs/%61/cancel")),
+    ("GET /jobs", RequestClass.QUEUE, DUTY.id, POD.id),
+    ("GET /api/jobs/a/b", RequestClass.QUEUE, DUTY.id, POD.id),
+    ("DELETE /api/jobs/a", RequestClass.QUEUE, DUTY.id, POD.id),
+    ("GET /history?max_items=64", RequestClass.RESULTS, *on_site("/-/comfy/history?max_items=64")),
+    ("HEAD /api/history", RequestClass.RESULTS, *on_site("/-/comfy/history")),
+    ("POST /history", RequestClass.RESULTS, *on_site("/-/comfy/history")),
+    ("GET /history/%C3%A9?x", RequestClass.RESULTS, *on_site("/-/comfy/history/%C3%A9?x")),
+    ("GET /history/", RequestClass.RESULTS, DUTY.id, POD.id),
+    ("GET /history/a/b", RequestClass.RESULTS, DUTY.id, POD.id),
+    ("GET /view?filename=a.png", RequestClass.RESULTS, HOME.id, HOME.id),
+    ("GET /api/view?filename=a.png&type=temp", RequestClass.RESULTS, HOME.id, HOME.id),
+    ("GET /view?filename=a.png&type=input", RequestClass.RESULTS, DUTY.id, POD.id),
+    ("GET /view?filename=a.png%20[input]", RequestClass.RESULTS, DUTY.id, POD.id),
+    ("GET /view?filename=a.png&type=other", RequestClass.RESULTS, DUTY.id, POD.id),
+    ("GET /view", RequestClass.RESULTS, DUTY.id, POD.id),
     ("POST /upload/image", RequestClass.INPUTS, DUTY.id, POD.id),
     ("POST /api/upload/mask", RequestClass.INPUTS, DUTY.id, POD.id),
     ("GET /userdata/workflows%2Fa.json", RequestClass.HOME, HOME.id, HOME.id),
@@ -96,45 +124,159 @@ async def test_the_pod_of_one_user_is_nobody_elses(stand: Stand) -> None:
     flow = await stand.arrive(ask("/system_stats?user_id=alice", user="bob"))
     assert stand.where(flow) == DUTY.id
     # A client_id that happens to read like the name is not the name.
-    assert stand.where(await stand.arrive(ask("/queue?client_id=alice", user=None))) == DUTY.id
+    assert stand.where(await stand.arrive(ask("/system_stats?client_id=alice", user=None))) == DUTY.id
 
 
-def _note(stand: Stand, prompt_id: str, backend_id: str, user_key: str | None = ALICE.key) -> None:
-    stand.ledger.accept(PromptRecord(prompt_id, user_key, "tab", backend_id))
+# -- files
+
+ALIASED = replace(POD, alias="private-1")
+OTHERS = replace(POD, id="comfy-gw-bob-2", alias="private-2", upstream=Upstream("https", "pod2.test", 443))
 
 
-async def test_a_history_is_answered_by_the_server_that_has_the_prompt(stand: Stand) -> None:
-    _note(stand, "old", DUTY.id)
-    _note(stand, "new", POD.id)
-    _note(stand, "bobs", DUTY.id, BOB.key)
-    stand.routes.set_private(ALICE, POD)
-    assert stand.where(await stand.arrive(ask("/history/old"))) == DUTY.id
-    assert stand.where(await stand.arrive(ask("/api/history/new"))) == POD.id
-    assert stand.where(await stand.arrive(ask("/history/bobs"))) == POD.id, "not for her to find"
+class KeepsAlices:
+    """A vault with files of a pod of Alice's that is gone."""
+
+    def holds(self, user_key: str, shown: FileName) -> bool:
+        return user_key == ALICE.key and shown.subfolder.split("/")[0] in {"private-0", "private-0@1"}
+
+
+def query_of(flow: http.HTTPFlow) -> str:
+    return flow.request.path.partition("?")[2]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("kind", ["output", "temp"])
+async def test_a_file_is_shown_by_the_server_whose_alias_it_bears(
+    stand: Stand, method: str, kind: str
+) -> None:
+    stand.routes.set_private(ALICE, ALIASED)
+    query = f"filename=%C3%BC%2B+1.png&type={kind}&subfolder=private-1%2Fa%5Cb&preview=webp;90&rand=1"
+    flow = await stand.arrive(ask(f"/api/view?{query}", method=method))
+    assert stand.where(flow) == POD.id
+    assert flow.request.path.startswith("/api/view?")
+    assert file_of_query(query_of(flow)) == FileName("ü+ 1.png", "a\\b", kind)
+    assert query_of(flow).endswith("&preview=webp;90&rand=1")
+    assert stand.activity.in_flight(POD.id) == 1
     stand.routes.retire_private(ALICE)
-    assert stand.where(await stand.arrive(ask("/history/old"))) == DUTY.id
-    # The draining pod still has it.
-    flow = await stand.arrive(ask("/history/new"))
-    assert flow.metadata[edge.BACKEND] == POD.id
-    stand.routes.clear_private(ALICE)
-    assert stand.where(await stand.arrive(ask("/history/new"))) == DUTY.id
+    flow = await stand.arrive(ask(f"/view?{query}", method=method))
+    assert flow.metadata[edge.BACKEND] == POD.id, "also while it drains"
 
 
-async def test_nobody_in_particular_finds_prompt_and_picture_by_their_own_ids(stand: Stand) -> None:
+async def test_the_same_name_without_alias_stays_homes_whatever_happens(stand: Stand) -> None:
+    query = "filename=ComfyUI_00001_.png&subfolder=&type=output&rand=0.5"
+    named = {"images": [{"filename": "ComfyUI_00001_.png", "type": "output"}]}
+    happenings: list[Callable[[], object]] = [
+        lambda: None,
+        lambda: stand.routes.set_private(ALICE, ALIASED),
+        lambda: stand.edge.files.note(ALICE.key, ALIASED, "p1", named),
+        lambda: stand.routes.retire_private(ALICE),
+        lambda: stand.routes.clear_private(ALICE),
+    ]
+    for happens in happenings:
+        happens()
+        flow = await stand.arrive(ask(f"/view?{query}"))
+        assert stand.where(flow) == HOME.id
+        assert query_of(flow) == query, "byte for byte"
+
+
+async def test_the_pod_of_somebody_else_shows_nothing(stand: Stand) -> None:
+    stand.routes.set_private(BOB, OTHERS)
+    stand.routes.set_private(ALICE, ALIASED)
+    for user in ("alice", None):
+        stand.change(identity=IdentityRules(is_required=False))
+        flow = await stand.arrive(ask("/view?filename=a.png&subfolder=private-2", user=user))
+        assert stand.where(flow) == HOME.id, "which has no such folder"
+    assert (
+        stand.where(await stand.arrive(ask("/view?filename=a.png&subfolder=private-2", user="bob")))
+        == OTHERS.id
+    )
+
+
+async def test_files_of_a_pod_that_is_gone_come_from_the_vault_of_its_user(stand: Stand) -> None:
+    stand.edge.files.vault = KeepsAlices()
+    query = "filename=a%20b.png&subfolder=private-0%2Fx&channel=rgb"
+    flow = await stand.arrive(ask(f"/view?{query}", headers=[("Range", "bytes=0-9")]))
+    assert stand.where(flow) == f"site /-/vault?{query}"
+    assert flow.request.headers["X-Gateway-Site-Owner"] == ALICE.key
+    assert flow.request.headers["Range"] == "bytes=0-9"
+    assert stand.where(await stand.arrive(ask("/view?filename=a&subfolder=private-0%401"))).startswith(
+        "site /-/vault?"
+    )
+    assert stand.where(await stand.arrive(ask(f"/view?{query}", user="bob"))) == HOME.id
+    assert stand.where(await stand.arrive(ask(f"/my_video?{query}"))) == f"site /-/vault?{query}"
+    flow = await stand.arrive(ask(f"/my_video?{query}", method="POST", body=b"x"))
+    assert stand.where(flow) == DUTY.id, "an order is for a server"
+
+
+async def test_who_says_no_name_sees_the_files_that_this_address_was_told_of(stand: Stand) -> None:
     stand.change(identity=IdentityRules(is_required=False))
-    stand.routes.set_private(ALICE, POD)
-    _note(stand, "p1", POD.id)
-    flow = await stand.arrive(ask("/api/history/p1?x=1", user=None))
-    assert stand.where(flow) == "site /-/history/p1"
-    assert stand.where(await stand.arrive(ask("/history/unknown", user=None))) == DUTY.id
-    assert stand.where(await stand.arrive(ask("/history/p1", user=None, method="HEAD"))) == DUTY.id
+    stand.edge.files.vault = KeepsAlices()
+    stand.routes.set_private(ALICE, ALIASED)
+    for alias, where in (
+        ("private-1", POD.id),
+        ("private-0", "site /-/vault?filename=a.png&subfolder=private-0"),
+    ):
+        view = f"/view?filename=a.png&subfolder={alias}"
+        assert stand.where(await stand.arrive(ask(view, user=None))) == HOME.id
+        stand.edge.files.tell(["10.9.9.9"], ALICE.key, FileName("a.png", alias))
+        assert stand.where(await stand.arrive(ask(view, user=None))) == HOME.id
+        stand.edge.files.tell([PEER], ALICE.key, FileName("a.png", alias))
+        flow = await stand.arrive(ask(view, user=None))
+        assert stand.where(flow) == where
+        if where != POD.id:
+            assert flow.request.headers["X-Gateway-Site-Owner"] == ALICE.key
+            assert "X-Gateway-Site-User" not in flow.request.headers
 
-    picture = "/view?filename=a.png&subfolder=&type=output"
-    assert stand.where(await stand.arrive(ask(picture, user=None))) == DUTY.id
-    stand.edge.told.note(PEER, ("a.png", "", "output"), POD.id, ALICE.key)
-    assert stand.where(await stand.arrive(ask(picture, user=None))) == POD.id
-    assert stand.where(await stand.arrive(ask("/view?filename=b.png", user=None))) == DUTY.id
-    assert stand.where(await stand.arrive(ask("/view", user=None))) == DUTY.id
+
+async def test_a_route_of_a_custom_node_that_names_a_file_goes_to_its_server(stand: Stand) -> None:
+    stand.routes.set_private(ALICE, ALIASED)
+    stand.edge.files.note(ALICE.key, DUTY, "p1", {"result": ["mesh/a.glb"]})
+    flow = await stand.arrive(ask("/viewvideo?filename=v.mp4&subfolder=private-1&type=output&format=x"))
+    assert stand.where(flow) == POD.id
+    assert file_of_query(query_of(flow)) == FileName("v.mp4")
+    assert stand.where(await stand.arrive(ask("/mesh?filename=a.glb&subfolder=mesh"))) == DUTY.id
+    assert stand.where(await stand.arrive(ask("/mesh?filename=mesh/a.glb"))) == DUTY.id
+    assert stand.where(await stand.arrive(ask("/view?filename=a.glb&subfolder=mesh&type=output"))) == DUTY.id
+    assert stand.where(await stand.arrive(ask("/mesh?filename=unknown.glb"))) == POD.id, "the current server"
+
+
+class HasUploads(NoInputs):
+    """Alice's photo is on duty under another name, and her other one only here."""
+
+    def find(self, user: UserId | None, file: FileName) -> Whereabouts:
+        if user == ALICE and file == FileName("photo.png", "", "input"):
+            return OnBackend(DUTY, FileName("photo (1).png", "", "input"))
+        return InStore(ALICE.key, file) if file.filename == "kept.png" else Unknown()
+
+
+async def test_uploads_are_shown_by_whoever_has_them(stand: Stand) -> None:
+    stand.change(inputs=HasUploads())
+    stand.routes.set_private(ALICE, POD)
+    flow = await stand.arrive(ask("/view?filename=photo.png%20%5Binput%5D&type=temp&rand=1"))
+    assert stand.where(flow) == DUTY.id
+    assert query_of(flow) == "filename=photo%20%281%29.png&subfolder=&type=input&rand=1"
+    flow = await stand.arrive(ask("/view?filename=kept.png&type=temp&preview=webp"))
+    assert stand.where(flow) == "site /-/input?filename=kept.png&type=temp&preview=webp"
+    assert stand.where(await stand.arrive(ask("/view?filename=photo.png&type=input", user="bob"))) == DUTY.id
+    assert (
+        stand.where(await stand.arrive(ask("/upload/image?filename=kept.png", method="POST", body=b"x")))
+        == POD.id
+    )
+
+
+async def test_lists_of_files_are_merged_where_there_is_something_to_merge(stand: Stand) -> None:
+    assert stand.where(await stand.arrive(ask("/internal/files/output"))) == DUTY.id
+    stand.change(inputs=KnowsUploads())
+    assert stand.where(await stand.arrive(ask("/internal/files/output?x=1"))) == "site /-/files/output?x=1"
+    assert stand.where(await stand.arrive(ask("/internal/files/other"))) == DUTY.id
+    assert stand.where(await stand.arrive(ask("/api/internal/files/output"))) == DUTY.id
+
+
+async def test_who_says_no_name_asks_the_site_for_a_prompt(stand: Stand) -> None:
+    stand.change(identity=IdentityRules(is_required=False))
+    flow = await stand.arrive(ask("/api/history/p1?x=1", user=None))
+    assert stand.where(flow) == "site /-/comfy/history/p1?x=1"
+    assert flow.request.headers["X-Gateway-Site-Peer"] == PEER
 
 
 async def test_a_socket_alone_asks_for_a_pod_only_where_the_threshold_is_nought(stand: Stand) -> None:
@@ -203,12 +345,12 @@ async def test_the_session_headers_speak_of_the_user_and_of_who_answered(stand: 
         names = ("Ready", "Source", "User")
         return tuple(flow.response.headers.get(f"X-Comfy-Session-{name}", "-") for name in names)
 
-    assert await told("/queue") == ("0", "duty", "alice")
+    assert await told("/system_stats") == ("0", "duty", "alice")
     stand.routes.set_private(ALICE, POD)
-    assert await told("/queue") == ("1", "private", "alice")
+    assert await told("/system_stats") == ("1", "private", "alice")
     assert await told("/settings") == ("1", "duty", "alice")
     assert await told("/gateway/healthz") == ("1", "gateway", "alice")
-    assert await told("/queue", user="bob") == ("0", "duty", "bob")
+    assert await told("/system_stats", user="bob") == ("0", "duty", "bob")
     assert await told("/extensions", user=None) == ("0", "duty", "-")
 
 
@@ -278,7 +420,7 @@ async def test_a_prompts_answer_is_read_unless_it_is_huge(stand: Stand) -> None:
 # -- work in flight
 
 
-@pytest.mark.parametrize("path", ["/view?filename=a.png", "/history"])
+@pytest.mark.parametrize("path", ["/view?filename=a.png&type=input", "/history"])
 async def test_a_download_counts_as_work_until_it_ends(stand: Stand, path: str) -> None:
     stand.routes.set_private(ALICE, POD)
     flow = await stand.arrive(ask(path))

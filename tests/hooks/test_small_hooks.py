@@ -81,12 +81,12 @@ def test_bodies_are_kept_where_somebody_looks(keep_mb: int, is_watched: bool, ke
 
 async def test_a_comment_says_who_asked_and_who_answered(stand: Stand) -> None:
     stand.routes.set_private(ALICE, POD)
-    assert (await stand.exchange(ask("/queue"))).comment == "named:alice -> comfy-gw-alice-1"
+    assert (await stand.exchange(ask("/system_stats"))).comment == "named:alice -> comfy-gw-alice-1"
     assert (await stand.exchange(ask("/", user="bob"))).comment == "named:bob -> duty-0"
     assert (await stand.exchange(ask("/extensions", user=None))).comment == "nobody -> duty-0"
     assert (await stand.exchange(socket())).comment == "named:alice -> gateway"
-    assert (await stand.exchange(ask("/queue", user=None))).comment == "nobody -> gateway"
-    broken = await stand.arrive(ask("/queue", user="bob"))
+    assert (await stand.exchange(ask("/system_stats", user=None))).comment == "nobody -> gateway"
+    broken = await stand.arrive(ask("/system_stats", user="bob"))
     await stand.break_off(broken)
     assert broken.comment == "named:bob -> duty-1"
 
@@ -113,20 +113,20 @@ async def test_only_a_server_that_is_waited_for_has_a_timer(stand: Stand) -> Non
     timers = stand.deadlines._timers
     await stand.arrive(socket())
     await stand.arrive(ask("/gateway/"))
-    await stand.arrive(ask("/queue", user=None))
+    await stand.arrive(ask("/system_stats", user=None))
     assert timers == {}
-    waiting = await stand.arrive(ask("/queue"))
+    waiting = await stand.arrive(ask("/system_stats"))
     assert list(timers) == [waiting.id]
     assert timers[waiting.id].when() == pytest.approx(asyncio.get_running_loop().time() + 300, abs=5)
     await stand.answer(waiting)
     assert timers == {}
-    broken = await stand.arrive(ask("/queue"))
+    broken = await stand.arrive(ask("/system_stats"))
     await stand.break_off(broken)
     assert timers == {}
 
 
 async def test_the_end_of_the_gateway_ends_all_timers(stand: Stand) -> None:
-    await stand.arrive(ask("/queue"))
+    await stand.arrive(ask("/system_stats"))
     [timer] = stand.deadlines._timers.values()
     stand.deadlines.done()
     assert timer.cancelled()

@@ -2,25 +2,31 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import aiohttp
 
 from comfy_gateway.adapters.clock import SystemClock
+from comfy_gateway.adapters.comfyui import HttpComfyServer
 from comfy_gateway.adapters.prober import HttpProber
 from comfy_gateway.core import site_contract
 from comfy_gateway.core.keys import Keys
 from comfy_gateway.core.upstream import Backend, Source, Upstream
 from comfy_gateway.core.users import IdKind, UserId
 from comfy_gateway.service.duty_pool import DutyPool
+from comfy_gateway.service.files import Files, Vault
 from comfy_gateway.service.ledger import Ledger
 from comfy_gateway.service.meters import Meters
 from comfy_gateway.service.routes import Routes
 from comfy_gateway.service.told_files import ToldFiles
+from comfy_gateway.service.user_servers import UserServers
 from comfy_gateway.site.app import build_app
+from comfy_gateway.site.jobs import Jobs
+from comfy_gateway.site.queue import QueuePages
 from comfy_gateway.site.relay import Relay
-from comfy_gateway.site.results import Results
+from comfy_gateway.site.results import Openable, Results
 from comfy_gateway.site.server import SiteServer
+from comfy_gateway.site.servers import MAX_ANSWER_BYTES, Servers
 from comfy_gateway.site.socket import Socket
 from comfy_gateway.site.status import Status
 from tests.fakes.ledger import ledger_in_memory
@@ -39,7 +45,7 @@ class Site:
     url: str
     routes: Routes
     ledger: Ledger
-    told: ToldFiles
+    files: Files
     pool: DutyPool
     meters: Meters
     headers: dict[str, str] = field(
@@ -54,27 +60,45 @@ def duty(url: str, number: int = 0) -> Backend:
 
 
 @asynccontextmanager
-async def site_before(*urls: str, timeout_s: float = 10.0) -> AsyncIterator[Site]:
+async def site_before(
+    *urls: str,
+    silence_s: float = 5.0,
+    max_answer_bytes: int = MAX_ANSWER_BYTES,
+    openable: Openable | None = None,
+    vault: Vault | None = None,
+) -> AsyncIterator[Site]:
     """A site whose duty servers are these; the first is home and everybody's."""
     clock = SystemClock()
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()))
-        backends = [duty(url, number) for number, url in enumerate(urls)]
+        backends = [
+            replace(duty(url, number), alias=f"server-{number}" if number else "")
+            for number, url in enumerate(urls)
+        ]
         pool = DutyPool(backends, HttpProber(http, "/queue", 2.0), clock)
         routes = Routes(pool.home, lambda _user: pool.home, pool.backends)
-        ledger, told, meters = ledger_in_memory(clock), ToldFiles(clock), Meters()
+        ledger, meters = ledger_in_memory(clock), Meters()
+        files = Files(routes=routes, told=ToldFiles(clock), vault=vault)
+        own = UserServers(routes, ledger)
+        servers = Servers(http, silence_s=silence_s, max_answer_bytes=max_answer_bytes)
+        results = Results(
+            ledger=ledger, own=own, servers=servers, files=files, clock=clock, openable=openable
+        )
+        queue = QueuePages(ledger=ledger, own=own, servers=servers, comfy=HttpComfyServer(http, silence_s))
         relay = Relay(routes=routes, ledger=ledger, keys=KEYS, clock=clock)
         stack.push_async_callback(relay.aclose)
         server = SiteServer(
             build_app(
                 key=KEY,
                 parts=[
-                    Socket(relay),
-                    Results(ledger=ledger, routes=routes, told=told, http=http, timeout_s=timeout_s),
+                    Socket(relay, files),
+                    results,
+                    queue,
+                    Jobs(ledger=ledger, own=own, servers=servers, queue=queue, results=results),
                     Status(pool=pool, registry=meters.registry),
                 ],
             )
         )
         address = await server.start()
         stack.push_async_callback(server.aclose)
-        yield Site(http, address.url(""), routes, ledger, told, pool, meters)
+        yield Site(http, address.url(""), routes, ledger, files, pool, meters)

@@ -12,7 +12,7 @@ PATHS = [
     site_contract.RELAY_PATH,
     site_contract.RELAY_PATH + "?clientId=tab",
     site_contract.REFUSAL_PATH,
-    site_contract.HISTORY_PATH + "p1",
+    site_contract.COMFY_PATH + "/history/p1",
     "/gateway/healthz",
     "/gateway/readyz",
     "/gateway/metrics",

@@ -1,160 +1,404 @@
-"""The history of a known prompt for who says no name, and the pictures that it told of."""
+"""The histories of Alice's shared server and of her pod in one, and what is kept of both."""
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import io
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 import pytest
 from aiohttp import web
 
-from comfy_gateway.core.prompts import PromptRecord
-from comfy_gateway.core.upstream import Backend, Source, Upstream
-from comfy_gateway.core.users import IdKind, UserId
-from tests.site.site_stand import ALICE, PEER, Site, site_before
+from comfy_gateway.core.files import FileName, files_in
+from comfy_gateway.core.prompts import Outcome, PromptRecord
+from comfy_gateway.core.whereabouts import OnBackend, Unknown
+from comfy_gateway.site import results
+from comfy_gateway.site.asker import MAX_BODY_BYTES
+from tests.contract.loopback import answering
+from tests.site.site_stand import ALICE, PEER, duty
+from tests.site.two_servers import BOB, SECRET, picture, sleep, two_servers
 
-TOKEN = "the-token"
-PICTURE = {"filename": "a.png", "subfolder": "sub", "type": "temp"}
-KEY_OF_PICTURE = ("a.png", "sub", "temp")
-
-
-class Pod:
-    """A server that has one prompt's history and notes who asked how."""
-
-    def __init__(self) -> None:
-        self.body: bytes = orjson.dumps({"p1": {"outputs": {"9": {"images": [PICTURE]}}}})
-        self.status = 200
-        self.seen: list[tuple[str, str | None]] = []
-        self.answers = asyncio.Event()
-        self.answers.set()
-        self.breaks_off = False
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        self.seen.append((request.raw_path, request.headers.get("X-Comfy-Gateway-Token")))
-        await self.answers.wait()
-        if self.breaks_off:
-            assert request.transport is not None
-            request.transport.abort()
-        return web.Response(
-            body=self.body, status=self.status, content_type="application/json", headers={"Location": "/x"}
-        )
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
 
-@asynccontextmanager
-async def pod_and_site(
-    *, timeout_s: float = 10.0, prefix: str = ""
-) -> AsyncIterator[tuple[Pod, Site, Backend]]:
-    """A pod of Alice's and a site whose duty server is dead."""
-    pod = Pod()
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", pod.handle)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    host, port = runner.addresses[0][:2]
-    backend = Backend("pod-1", Source.PRIVATE, Upstream("http", host, port, prefix), TOKEN)
-    try:
-        async with site_before("http://127.0.0.1:9", timeout_s=timeout_s) as site:
-            yield pod, site, backend
-    finally:
-        await runner.cleanup()
+# -- the list
 
 
-def enter(site: Site, backend: Backend, user: UserId | None = ALICE, prompt_id: str = "p1") -> None:
-    if user is not None:
-        site.routes.set_private(user, backend)
-    site.ledger.accept(PromptRecord(prompt_id, user.key if user else None, "tab", backend.id))
+async def test_the_list_has_the_prompts_of_both_servers_in_the_order_of_their_ends() -> None:
+    async with two_servers() as two:
+        ids = [await (two.pod if turn % 2 else two.duty).run(picture(turn)) for turn in range(5)]
+        told = await two.history()
+        assert list(told) == ids
+        numbers = [entry["prompt"][0] for entry in told.values()]
+        assert numbers == [1, 2, 3, 4, 5], "the gateway's own"
+        for turn, entry in enumerate(told.values()):
+            [saved] = files_in(entry["outputs"])
+            assert saved == FileName(f"ComfyUI_0000{turn // 2 + 1}_.png", "private-a1" if turn % 2 else "")
+            assert entry["prompt"][3] == {"client_id": "tab", "extra_pnginfo": {"workflow": {"id": "w1"}}}
+            assert entry["status"]["status_str"] == "success"
+        assert SECRET not in str(told)
 
 
-async def ask(site: Site, path: str = "/-/history/p1") -> tuple[int, bytes]:
-    async with site.http.get(site.url + path, headers=site.headers, allow_redirects=False) as response:
-        return response.status, await response.read()
+async def test_a_picture_from_the_cache_belongs_to_every_prompt_that_named_it() -> None:
+    async with two_servers() as two:
+        first, again = await two.pod.run(), await two.pod.run()
+        told = await two.history()
+        assert [list(files_in(told[one]["outputs"])) for one in (first, again)] == [
+            [FileName("ComfyUI_00001_.png", "private-a1")]
+        ] * 2
 
 
-@pytest.mark.parametrize("prefix", ["", "/behind/it"])
-async def test_the_history_comes_from_the_pod_that_has_the_prompt_unchanged(prefix: str) -> None:
-    async with pod_and_site(prefix=prefix) as (pod, site, backend):
-        enter(site, backend)
-        assert await ask(site) == (200, pod.body)
-        assert pod.seen == [(f"{prefix}/history/p1", TOKEN)]
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("", [0, 1, 2, 3, 4]),
+        ("?max_items=2", [3, 4]),
+        ("?max_items=64", [0, 1, 2, 3, 4]),
+        ("?max_items=0", []),
+        ("?max_items=2&offset=1", [1, 2]),
+        ("?max_items=2&offset=4", [4]),
+        ("?max_items=2&offset=9", []),
+        ("?offset=3", [3, 4]),
+        ("?max_items=2&offset=-1", [3, 4]),
+    ],
+)
+async def test_max_items_and_offset_count_in_the_merged_list(query: str, expected: list[int]) -> None:
+    async with two_servers() as two:
+        ids = [await (two.pod if turn in {1, 2} else two.duty).run() for turn in range(5)]
+        assert list(await two.history(query)) == [ids[turn] for turn in expected]
+        # The same when the pod's are kept and the pod is gone.
+        for turn in (1, 2):
+            await two.pod.keep(ids[turn])
+        two.leave_pod()
+        assert list(await two.history(query)) == [ids[turn] for turn in expected]
 
 
-async def test_files_that_were_told_lead_the_peer_to_their_server() -> None:
-    async with pod_and_site() as (_, site, backend):
-        enter(site, backend)
-        assert site.told.owner(PEER, KEY_OF_PICTURE, site.routes) is None
-        await ask(site)
-        assert site.told.owner(PEER, KEY_OF_PICTURE, site.routes) == backend
-        assert site.told.owner("10.9.9.9", KEY_OF_PICTURE, site.routes) is None
-        site.routes.retire_private(ALICE)
-        assert site.told.owner(PEER, KEY_OF_PICTURE, site.routes) == backend, "while it drains"
-        site.routes.clear_private(ALICE)
-        assert site.told.owner(PEER, KEY_OF_PICTURE, site.routes) is None
+@pytest.mark.parametrize("query", ["?max_items=x", "?offset=1.5", "?max_items="])
+async def test_what_is_no_number_is_a_400(query: str) -> None:
+    async with two_servers() as two:
+        assert (await two.get(f"/history{query}", status=400))["error"]["type"] == "bad_request"
 
 
-ODD: dict[str, Any] = {
-    "no JSON": b"<html>",
-    "another prompt": {"p2": {"outputs": {"9": {"images": [PICTURE]}}}},
-    "a list": [1],
-    "no outputs": {"p1": {}},
-    "outputs of another shape": {"p1": {"outputs": [1]}},
-    "a node of another shape": {"p1": {"outputs": {"9": [1]}}},
-    "files of another shape": {
-        "p1": {"outputs": {"9": {"text": "a", "images": [1, {"name": "x"}, {"filename": 3}]}}}
-    },
-    "nothing": b"",
-}
+async def test_a_prompt_that_ends_out_of_turn_has_the_greatest_number() -> None:
+    async with two_servers() as two:
+        early = await two.duty.submit()
+        late = await two.pod.run()
+        await two.duty.ended(early)
+        told = await two.history()
+        assert list(told) == [late, early]
+        assert told[late]["prompt"][0] == 2
+        assert 2 < told[early]["prompt"][0] < 3
 
 
-@pytest.mark.parametrize("answer", ODD.values(), ids=ODD.keys())
-async def test_an_answer_of_another_shape_is_passed_on_and_tells_of_no_file(answer: Any) -> None:
-    async with pod_and_site() as (pod, site, backend):
-        pod.body = answer if isinstance(answer, bytes) else orjson.dumps(answer)
-        enter(site, backend)
-        assert await ask(site) == (200, pod.body)
-        assert site.told._told == {}
+async def test_prompts_that_the_gateway_does_not_know_keep_their_numbers_and_ours_go_on_above() -> None:
+    async with two_servers() as two:
+        unknown = await two.duty.submit(is_known=False, number=700)
+        await two.duty.ended(unknown)
+        told = await two.history()
+        assert told[unknown]["prompt"][0] == 700
+        assert SECRET not in str(told)
+        assert two.site.ledger.next_number() == 701
 
 
-@pytest.mark.parametrize("status", [302, 404, 500])
-async def test_a_refusal_of_the_server_is_passed_on_and_tells_of_no_file(status: int) -> None:
-    async with pod_and_site() as (pod, site, backend):
-        pod.status = status
-        enter(site, backend)
-        assert (await ask(site))[0] == status
-        assert site.told._told == {}
-        assert len(pod.seen) == 1
+async def test_what_others_do_on_duty_is_seen_and_what_they_do_on_their_pods_is_not() -> None:
+    async with two_servers() as two:
+        bobs, on_pod = await two.duty.run(user=BOB), await two.pod.run()
+        told = await two.history(user=BOB)
+        assert list(told) == [bobs]
+        assert told[bobs]["prompt"][3]["client_id"] == "tab", "his own"
+        told = await two.history()
+        assert list(told) == [bobs, on_pod]
+        assert told[bobs]["prompt"][3]["client_id"] == "upstream", "not hers to know"
+        assert list(await two.history(user=None)) == [bobs]
 
 
-async def test_a_server_that_is_late_is_a_504() -> None:
-    async with pod_and_site(timeout_s=0.1) as (pod, site, backend):
-        pod.answers.clear()
-        enter(site, backend)
-        status, body = await ask(site)
-        assert status == 504
-        assert orjson.loads(body)["error"]["type"] == "upstream_timeout"
-        pod.answers.set()
+async def test_a_server_that_forgot_does_not_make_its_users_forget() -> None:
+    async with two_servers() as two:
+        alices, bobs = await two.duty.run(), await two.duty.run(user=BOB)
+        for prompt_id in (alices, bobs):
+            await two.duty.keep(prompt_id)
+        before = await two.history("?max_items=64")
+        two.duty.sim.forget()
+        assert await two.duty.history_ids() == []
+        after = await two.duty.run()
+        told = await two.history("?max_items=64")
+        assert list(told) == [alices, after]
+        assert told[alices] == before[alices]
+        assert list(await two.history(user=BOB)) == [bobs, after]
 
 
-async def test_a_server_that_breaks_off_is_a_502_without_its_address() -> None:
-    async with pod_and_site() as (pod, site, backend):
-        pod.breaks_off = True
-        enter(site, backend)
-        status, body = await ask(site)
-        assert status == 502
-        assert b"127.0.0.1" not in body
+async def test_what_is_kept_stands_where_it_ended() -> None:
+    async with two_servers() as two:
+        ids = [await (two.pod if turn % 2 else two.duty).run() for turn in range(4)]
+        for prompt_id in ids[1::2]:
+            await two.pod.keep(prompt_id)
+        whole = await two.history()
+        two.leave_pod()
+        assert await two.history() == whole
 
 
-async def test_a_prompt_that_is_unknown_or_whose_pod_is_gone_is_dutys_matter() -> None:
-    async with pod_and_site() as (pod, site, backend):
-        assert (await ask(site, "/-/history/unknown"))[0] == 502, "duty is dead here"
-        enter(site, backend, UserId(IdKind.NAMED, "bob"))
-        site.routes.clear_private(UserId(IdKind.NAMED, "bob"))
-        assert (await ask(site))[0] == 502
-        assert pod.seen == []
+async def test_the_database_is_asked_only_for_what_no_server_tells() -> None:
+    async with two_servers() as two:
+        await two.duty.keep(await two.duty.run())
+        taken_out = await two.duty.submit()
+        two.end(taken_out, Outcome.INTERRUPTED)
+        await two.duty.ended(taken_out)
+
+        async def entries(*_: Any, **__: Any) -> Any:
+            raise AssertionError("asked")
+
+        two.site.ledger.entries = entries  # type: ignore[method-assign] # the one way to see that it is not asked
+        assert len(await two.history("?max_items=64")) == 2
 
 
-async def test_a_prompt_of_nobody_is_found_on_its_duty_server() -> None:
-    async with pod_and_site() as (_, site, _backend):
-        enter(site, site.pool.home, None)
-        assert (await ask(site))[0] == 502, "asked, and dead"
+async def test_only_what_opens_is_told_of_what_is_kept() -> None:
+    class NothingOpens:
+        async def openable(self, user_key: str | None, entries: Any) -> list[dict[str, Any]]:
+            assert user_key == ALICE.key
+            return [{**entry, "outputs": {}} for _, entry in entries]
+
+    async with two_servers(openable=NothingOpens()) as two:
+        on_pod, on_duty = await two.pod.run(), await two.duty.run()
+        await two.pod.keep(on_pod)
+        assert list(files_in((await two.history())[on_pod]["outputs"])), "the pod is there and has it"
+        two.leave_pod()
+        told = await two.history()
+        assert told[on_pod]["outputs"] == {}
+        assert told[on_duty]["outputs"]
+        assert (await two.history(f"/{on_pod}"))[on_pod]["outputs"] == {}
+
+
+async def test_a_prompt_that_was_lost_is_an_error_in_the_list() -> None:
+    async with two_servers() as two:
+        two.site.ledger.accept(PromptRecord("p1", ALICE.key, "tab", "gone", number=2))
+        two.end("p1", Outcome.LOST)
+        for told in (await two.history(), await two.history("/p1"), await two.history("?max_items=5")):
+            assert told["p1"]["status"]["status_str"] == "error"
+            assert told["p1"]["prompt"][:2] == [2, "p1"]
+
+
+# -- servers that do not answer
+
+
+async def test_a_silent_server_does_not_hold_up_the_other_and_its_prompts_are_told_from_what_is_kept() -> (
+    None
+):
+    async with two_servers(silence_s=0.3) as two:
+        on_duty, on_pod = await two.duty.run(), await two.pod.run()
+        await two.pod.keep(on_pod)
+        whole = await two.history()
+        for spoil in ("mute", "dead", "lying"):
+            setattr(two.pod.sim.mood, spoil, True)
+            assert await two.history() == whole, spoil
+            assert list(await two.history(user=BOB)) == [on_duty]
+            setattr(two.pod.sim.mood, spoil, False)
+        two.duty.sim.mood.mute = True
+        assert list(await two.history()) == [on_pod]
+        two.duty.sim.mood.mute = False
+
+
+async def test_a_history_is_refused_when_no_server_answers() -> None:
+    async with two_servers(silence_s=0.2) as two:
+        two.duty.sim.mood.dead = two.pod.sim.mood.dead = True
+        for path in ("/history", f"/history/{UNKNOWN}"):
+            assert (await two.get(path, status=502))["error"]["type"] == "upstream_unreachable"
+        two.duty.sim.mood.dead, two.duty.sim.mood.mute = False, True
+        told = await two.get("/history", status=504)
+        assert told["error"]["type"] == "upstream_timeout"
+        assert "127.0.0.1" not in str(told)
+        two.duty.sim.mood.mute = False
+
+
+async def test_of_a_history_that_is_too_large_the_newest_are_told() -> None:
+    entries = {
+        str(number): {"prompt": [number, str(number), {}, {}, []], "outputs": {}} for number in range(900)
+    }
+    asked = []
+
+    async def history(request: web.Request) -> web.Response:
+        asked.append(request.path_qs)
+        newest = list(entries)[-int(request.query.get("max_items", 900)) :]
+        return web.json_response({number: entries[number] for number in newest})
+
+    async with answering(history) as url, two_servers(max_answer_bytes=20_000) as two:
+        two.site.routes.set_private(ALICE, duty(url, 9))
+        assert list(await two.history()) == list(entries)[-results.FEWER :]
+        assert asked == ["/history", f"/history?max_items={results.FEWER}"]
+
+
+async def test_a_large_history_is_put_together_beside_the_event_loop() -> None:
+    entries = {
+        str(number): {"prompt": [number, str(number), {"x": "y" * 2000}, {}, []]} for number in range(300)
+    }
+
+    async def history(_request: web.Request) -> web.Response:
+        return web.Response(body=orjson.dumps(entries))
+
+    async with answering(history) as url, two_servers() as two:
+        two.site.routes.set_private(ALICE, duty(url, 9))
+        assert list(await two.history("?max_items=300")) == list(entries)
+
+
+async def test_numbers_that_are_none_are_null() -> None:
+    async def history(_request: web.Request) -> web.Response:
+        return web.Response(body=b'{"p": {"prompt": [1, "p", {"1": {"is_changed": [NaN]}}, {}, []]}}')
+
+    async with answering(history) as url, two_servers() as two:
+        two.site.routes.set_private(ALICE, duty(url, 9))
+        assert (await two.history())["p"]["prompt"][2]["1"]["is_changed"] == [None]
+
+
+# -- one prompt
+
+
+async def test_one_prompt_is_told_by_the_server_that_has_it() -> None:
+    async with two_servers() as two:
+        on_duty, on_pod = await two.duty.run(), await two.pod.run()
+        for prompt_id, source in ((on_duty, "duty"), (on_pod, "private")):
+            assert (await two.history(f"/{prompt_id}")) == {prompt_id: (await two.history())[prompt_id]}
+            assert await two.source(f"/history/{prompt_id}") == source
+        assert await two.source("/history") is None
+        assert await two.history(f"/{UNKNOWN}") == {}
+        assert await two.history(f"/{await two.duty.submit(sleep())}") == {}, "it has not ended"
+
+
+async def test_a_prompt_that_the_gateway_does_not_know_is_looked_for_on_all_servers() -> None:
+    async with two_servers() as two:
+        for server in (two.duty, two.pod):
+            unknown = await server.submit(is_known=False)
+            await server.ended(unknown)
+            assert list(await two.history(f"/{unknown}")) == [unknown]
+        assert await two.history(f"/{unknown}", user=BOB) == {}, "on her pod"
+
+
+async def test_the_prompt_of_a_pod_is_for_its_user_and_for_who_knows_its_id_without_saying_a_name() -> None:
+    async with two_servers() as two:
+        on_pod, on_duty = await two.pod.run(), await two.duty.run()
+        assert await two.history(f"/{on_pod}", user=BOB) == {}
+        assert list(await two.history(f"/{on_duty}", user=BOB)) == [on_duty]
+        assert list(await two.history(f"/{on_pod}", user=None)) == [on_pod]
+
+
+async def test_who_says_no_name_is_told_whose_pictures_those_are() -> None:
+    async with two_servers() as two:
+        on_pod = await two.pod.run()
+        saved = FileName("ComfyUI_00001_.png", "private-a1")
+        assert two.site.files.resolve(None, PEER, saved) == Unknown()
+        await two.history(f"/{on_pod}", user=None)
+        found = OnBackend(two.pod.backend, FileName("ComfyUI_00001_.png"))
+        assert two.site.files.resolve(None, PEER, saved) == found
+        assert two.site.files.resolve(None, "10.9.9.9", saved) == Unknown()
+
+
+async def test_the_prompt_of_a_pod_that_is_gone_is_told_as_it_is_kept() -> None:
+    async with two_servers() as two:
+        on_pod, not_kept = await two.pod.run(), await two.pod.run()
+        await two.pod.keep(on_pod)
+        live = await two.history(f"/{on_pod}")
+        two.leave_pod()
+        assert await two.history(f"/{on_pod}") == live
+        assert await two.source(f"/history/{on_pod}") is None
+        assert await two.history(f"/{not_kept}") == {}
+        assert await two.history(f"/{on_pod}", user=BOB) == {}
+
+
+async def test_a_kept_prompt_is_told_although_its_server_is_silent() -> None:
+    async with two_servers(silence_s=0.2) as two:
+        kept, other = await two.duty.run(), await two.duty.run()
+        await two.duty.keep(kept)
+        two.duty.sim.mood.mute = True
+        assert list(await two.history(f"/{kept}")) == [kept]
+        await two.get(f"/history/{other}", status=504)
+        two.duty.sim.mood.mute = False
+
+
+async def test_ids_with_odd_characters_are_asked_for_as_they_are() -> None:
+    async with two_servers() as two:
+        odd = await two.duty.run(prompt_id="a/b ü%2F?")
+        assert list(await two.history("/a%2Fb%20%C3%BC%252F%3F")) == [odd]
+
+
+# -- taking out
+
+
+async def test_deleted_prompts_are_gone_from_their_server_and_from_what_is_kept() -> None:
+    async with two_servers() as two:
+        ids = [await server.run() for server in (two.duty, two.pod, two.duty, two.pod)]
+        for prompt_id, server in zip(ids, (two.duty, two.pod) * 2, strict=True):
+            await server.keep(prompt_id)
+        assert (await two.post("/history", {"delete": ids[:2]}))[0] == 200
+        assert await two.duty.history_ids() == ids[2:3]
+        assert await two.pod.history_ids() == ids[3:]
+        assert list(await two.history()) == ids[2:]
+        assert await two.history(f"/{ids[0]}") == {}
+        two.duty.sim.forget()
+        two.leave_pod()
+        await two.duty.run(user=BOB)
+        assert set(ids) & set(await two.history()) == set(ids[2:])
+
+
+async def test_what_was_deleted_while_its_server_was_silent_stays_away() -> None:
+    async with two_servers(silence_s=0.2) as two:
+        prompt_id = await two.pod.run()
+        two.pod.sim.mood.mute = True
+        assert (await two.post("/history", {"delete": [prompt_id]}))[0] == 504
+        two.pod.sim.mood.mute = False
+        assert await two.pod.history_ids() == [prompt_id]
+        assert await two.history() == {}
+        assert await two.history(f"/{prompt_id}") == {}
+
+
+async def test_to_clear_empties_all_servers_of_the_user_and_what_is_kept() -> None:
+    async with two_servers() as two:
+        for server in (two.duty, two.pod):
+            await server.keep(await server.run())
+        bobs = await two.duty.run(user=BOB)
+        await two.duty.keep(bobs)
+        assert (await two.post("/history", {"clear": True}))[0] == 200
+        assert await two.duty.history_ids() == await two.pod.history_ids() == []
+        assert await two.history() == {}
+        assert list(await two.history(user=BOB)) == [bobs], "what is kept of him is his"
+
+
+async def test_nobody_deletes_what_is_on_the_pod_of_somebody_else() -> None:
+    async with two_servers() as two:
+        on_pod, on_duty = await two.pod.run(), await two.duty.run()
+        assert (await two.post("/history", {"delete": [on_pod, on_duty]}, user=BOB))[0] == 200
+        assert await two.pod.history_ids() == [on_pod]
+        assert await two.duty.history_ids() == [], "as with a plain ComfyUI"
+        assert (await two.post("/history", {"clear": True}, user=BOB))[0] == 200
+        assert await two.pod.history_ids() == [on_pod]
+
+
+async def test_who_knows_an_id_deletes_it_without_a_name() -> None:
+    async with two_servers() as two:
+        on_pod = await two.pod.run()
+        assert (await two.post("/history", {"delete": [on_pod]}, user=None))[0] == 200
+        assert await two.pod.history_ids() == []
+        assert await two.history() == {}
+
+
+async def test_prompts_that_the_gateway_does_not_know_are_deleted_wherever_they_are() -> None:
+    async with two_servers() as two:
+        unknown = await two.pod.submit(is_known=False)
+        await two.pod.ended(unknown)
+        assert (await two.post("/history", {"delete": [unknown]}))[0] == 200
+        assert await two.pod.history_ids() == []
+
+
+BAD: Sequence[bytes] = [b"{", b"[1]", b'{"delete": "p1"}', b'"clear"', b"\xff"]
+
+
+@pytest.mark.parametrize("raw", BAD)
+@pytest.mark.parametrize("path", ["/history", "/queue"])
+async def test_an_order_that_cannot_be_read_is_a_400_and_does_nothing(path: str, raw: bytes) -> None:
+    async with two_servers() as two:
+        await two.duty.run()
+        status, told = await two.post(path, raw=raw)
+        assert (status, told["error"]["type"]) == (400, "bad_request")
+        assert len(await two.history()) == 1
+
+
+async def test_an_order_that_is_too_large_is_a_413() -> None:
+    async with two_servers() as two:
+        status, _ = await two.post("/history", raw=io.BytesIO(b" " * (MAX_BODY_BYTES + 1)))
+        assert status == 413

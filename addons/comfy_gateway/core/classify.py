@@ -175,6 +175,12 @@ def route_of(path: str) -> str:
     return _without_api(_plain(path))
 
 
+def is_under_api(path: str) -> bool:
+    """Whether the path is that twin of a route which begins with ``/api``."""
+    plain = _plain(path)
+    return _without_api(plain) != plain
+
+
 def _classify(method: str, plain: str, rules: RouteRules) -> RequestClass:
     if plain == "/gateway" or plain.startswith("/gateway/"):
         return RequestClass.RESERVED

@@ -13,6 +13,11 @@ from typing import Any, Final
 ALIASED_TYPES: Final = frozenset({"output", "temp"})
 
 
+def pod_alias(pod_name: str) -> str:
+    """The alias of a pod, which follows from its name: ``<tag>-<slug>-<attempt>`` (``core.podname``)."""
+    return "private-" + pod_name.rpartition("-")[2]
+
+
 @dataclass(frozen=True, slots=True)
 class FileName:
     """One file of a server; the defaults are those of ``/view`` (0.3.64, ``server.py``)."""

@@ -21,11 +21,11 @@ def choose(
 ) -> Backend:
     """The backend for one request.
 
-    ``current`` is where the user's new work goes; ``owner`` is the server that is known to hold what a RESULTS request
-    asks for, or None.
+    ``current`` is where the user's new work goes; ``owner`` is the server that has the file which the request names,
+    or None.
     """
     if request_class in AT_HOME:
         return home
-    if request_class is RequestClass.RESULTS and owner is not None:
+    if owner is not None:
         return owner
     return current

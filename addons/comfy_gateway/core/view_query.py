@@ -1,4 +1,4 @@
-"""The file that a query names as ``/view`` reads it, and the same query for the same file under another subfolder.
+"""The file that a query names as ``/view`` reads it, and the same query for another file.
 
 Two servers must not read it differently, so this follows ComfyUI's own reader: fields are separated by ``&``, ``+`` is
 a space, the first value of a key counts, and a ``filename`` may end with ``[input]``, ``[output]`` or ``[temp]``, which
@@ -10,6 +10,7 @@ from urllib.parse import quote, unquote_plus
 
 from comfy_gateway.core.files import FileName
 
+_NAMING: Final = frozenset({"filename", "subfolder", "type"})
 _ANNOTATIONS: Final = {"[output]": "output", "[input]": "input", "[temp]": "temp"}
 
 
@@ -28,15 +29,14 @@ def file_of_query(query: str) -> FileName | None:
     return FileName(name, said.get("subfolder", ""), "output" if kind is None else kind)
 
 
-def names_type(query: str) -> bool:
-    """Whether the query says more about a file than its name."""
-    return any(_pair(part)[0] in {"subfolder", "type"} for part in _parts(query))
-
-
-def with_subfolder(query: str, subfolder: str) -> str:
-    """The query with that ``subfolder`` and no other; everything else stays byte for byte."""
-    parts = [part for part in _parts(query) if _pair(part)[0] != "subfolder"]
-    return "&".join([*parts, f"subfolder={quote(subfolder, safe='', errors='surrogateescape')}"])
+def naming(query: str, file: FileName) -> str:
+    """The query for that file instead; everything else in it stays byte for byte."""
+    others = [part for part in _parts(query) if _pair(part)[0] not in _NAMING]
+    named = (("filename", file.filename), ("subfolder", file.subfolder), ("type", file.type))
+    # A byte that was no UTF-8 goes on as it came.
+    return "&".join(
+        [*(f"{key}={quote(said, safe='', errors='surrogateescape')}" for key, said in named), *others]
+    )
 
 
 def _parts(query: str) -> list[str]:

@@ -18,11 +18,11 @@ from comfy_gateway.core.users import UserId
 from comfy_gateway.core.whereabouts import Unknown, Whereabouts
 from comfy_gateway.service.activity import Activity
 from comfy_gateway.service.bursts import Bursts
+from comfy_gateway.service.files import Files
 from comfy_gateway.service.ledger import Ledger
 from comfy_gateway.service.meters import Meters
 from comfy_gateway.service.routes import Routes
 from comfy_gateway.service.tasks import Tasks
-from comfy_gateway.service.told_files import ToldFiles
 
 
 class Relay(Protocol):
@@ -73,7 +73,7 @@ class Edge:
     ledger: Ledger
     bursts: Bursts
     activity: Activity
-    told: ToldFiles
+    files: Files
     relay: Relay
     meters: Meters
     keys: Keys

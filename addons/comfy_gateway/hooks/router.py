@@ -1,19 +1,21 @@
 """Sends each flow to the server that answers its class, and dresses what comes back."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from mitmproxy import http
 
 from comfy_gateway.core import routing, site_contract
-from comfy_gateway.core.classify import RequestClass, prompt_id_of, route_of
+from comfy_gateway.core.classify import RequestClass, is_under_api, route_of
+from comfy_gateway.core.files import ALIASED_TYPES, FileName
 from comfy_gateway.core.refusals import STARTING
 from comfy_gateway.core.upstream import Backend, Source
 from comfy_gateway.core.users import UserId
+from comfy_gateway.core.view_query import file_of_query, naming
+from comfy_gateway.core.whereabouts import InStore, InVault, OnBackend, Unknown, Whereabouts
 from comfy_gateway.hooks import edge, forward
 from comfy_gateway.hooks.answers import answer_here
 from comfy_gateway.hooks.edge import Door, Edge
 from comfy_gateway.hooks.fail_closed import fail_closed
-from comfy_gateway.service.told_files import FileKey, file_key
 
 MAX_BUFFERED_ANSWER_BYTES = 10 * 1024 * 1024
 
@@ -46,14 +48,21 @@ class RouterHook:
             _to_relay(flow, gateway, user)
         elif request_class is RequestClass.RESERVED:
             forward.to_site(flow, gateway)
-        elif user is None and _asks_for_known_prompt(flow, gateway):
-            forward.to_site(flow, gateway, site_contract.HISTORY_PATH + _last_segment(flow.request.path))
         elif (path := _path_on_site(flow, gateway, request_class, user)) is not None:
             forward.to_site(flow, gateway, path)
             if request_class in routing.IS_TRANSFER:
                 _count(flow, gateway, gateway.routes.current(user))
         else:
-            self._to_comfyui(flow, gateway, request_class, user)
+            match _place_of_file(flow, gateway, request_class, user):
+                case InVault(owner_key, file):
+                    _to_kept_file(flow, gateway, site_contract.VAULT_PATH, owner_key, file)
+                case InStore(owner_key, file):
+                    _to_kept_file(flow, gateway, site_contract.INPUT_PATH, owner_key, file)
+                case OnBackend(backend, file):
+                    _name_in_query(flow, file)
+                    self._to_comfyui(flow, gateway, request_class, user, owner=backend)
+                case Unknown():
+                    self._to_comfyui(flow, gateway, request_class, user)
 
     def _to_comfyui(
         self,
@@ -61,14 +70,11 @@ class RouterHook:
         gateway: Edge,
         request_class: RequestClass,
         user: UserId | None,
+        *,
+        owner: Backend | None = None,
     ) -> None:
         routes = gateway.routes
-        backend = routing.choose(
-            request_class,
-            home=routes.home,
-            current=routes.current(user),
-            owner=_owner(flow, gateway, user) if request_class is RequestClass.RESULTS else None,
-        )
+        backend = routing.choose(request_class, home=routes.home, current=routes.current(user), owner=owner)
         forward.to_backend(flow, backend)
         flow.request.stream = not self._may_keep(flow.request.headers)
         if request_class in routing.IS_TRANSFER:
@@ -148,18 +154,51 @@ def _path_on_site(
 ) -> str | None:
     """Where the site answers what no one server can, or None where a server answers."""
     request = flow.request
-    route, query = route_of(request.path), request.path.partition("?")[2]
-    path = None
-    match request_class, request.method, route.split("/"):
+    path, query = request.path.partition("?")[::2]
+    raw = path.split("/")
+    merged = site_contract.COMFY_PATH
+    found = None
+    match request_class, request.method, route_of(path).split("/"):
         case RequestClass.INPUTS, "POST", ["", "upload", "image" | "mask" as kind]:
             if gateway.inputs.takes_uploads():
-                path = site_contract.UPLOAD_PATH + kind
+                found = site_contract.UPLOAD_PATH + kind
         case RequestClass.COMPUTE, "GET" | "HEAD", ["", "object_info", *node]:
             if len(node) < 2 and gateway.inputs.has_lists_to_merge(user):
-                path = "/".join(
-                    (site_contract.OBJECT_INFO_PATH, *([_last_segment(request.path)] if node else []))
-                )
-    return path and (f"{path}?{query}" if query else path)
+                found = "/".join((site_contract.OBJECT_INFO_PATH, *(raw[-1:] if node else ())))
+        case RequestClass.OTHER, "GET" | "HEAD", [
+            "",
+            "internal",
+            "files",
+            "input" | "output" | "temp" as kind,
+        ]:
+            if not is_under_api(path) and gateway.inputs.has_lists_to_merge(user):
+                found = site_contract.FILE_LISTS_PATH + kind
+        case RequestClass.RESULTS, "GET" | "HEAD" | "POST", ["", "history"]:
+            found = f"{merged}/history"
+        case RequestClass.RESULTS, "GET" | "HEAD", ["", "history", str(prompt_id)] if prompt_id:
+            found = f"{merged}/history/{raw[-1]}"
+        case RequestClass.QUEUE, "GET" | "HEAD" | "POST", ["", "queue"]:
+            found = f"{merged}/queue"
+        case RequestClass.QUEUE, "POST", ["", "interrupt"]:
+            found = f"{merged}/interrupt"
+        case RequestClass.QUEUE, _, ["", "jobs", *_] if is_under_api(path):
+            found = _path_of_jobs(request.method, route_of(path).split("/")[2:], raw[3:])
+    return found and (f"{found}?{query}" if query else found)
+
+
+def _path_of_jobs(method: str, below: list[str], raw: list[str]) -> str | None:
+    """``below`` and ``raw`` are the segments behind ``/api/jobs``, decoded and as they came."""
+    merged = site_contract.COMFY_PATH + "/jobs"
+    match method, below:
+        case "GET" | "HEAD", []:
+            return merged
+        case "GET" | "HEAD", [str(prompt_id)] if prompt_id:
+            return f"{merged}/{raw[0]}"
+        case "POST", ["cancel"]:
+            return f"{merged}/cancel"
+        case "POST", [str(prompt_id), "cancel"] if prompt_id:
+            return f"{merged}/{raw[0]}/cancel"
+    return None
 
 
 def _count(flow: http.HTTPFlow, gateway: Edge, backend: Backend) -> None:
@@ -173,27 +212,35 @@ def _is_of_site(flow: http.HTTPFlow) -> bool:
     return flow.metadata.get(edge.SOURCE) == str(Source.GATEWAY) and edge.BACKEND not in flow.metadata
 
 
-def _asks_for_known_prompt(flow: http.HTTPFlow, gateway: Edge) -> bool:
-    prompt_id = prompt_id_of(flow.request.path) if flow.request.method == "GET" else None
-    is_history = flow.metadata[edge.CLASS] == RequestClass.RESULTS
-    return prompt_id is not None and is_history and gateway.ledger.find(prompt_id) is not None
+def _place_of_file(
+    flow: http.HTTPFlow, gateway: Edge, request_class: RequestClass, user: UserId | None
+) -> Whereabouts:
+    """Where the file is that the request names; Unknown for one that names none, or none that we know."""
+    path, query = flow.request.path.partition("?")[::2]
+    is_view = request_class is RequestClass.RESULTS and route_of(path) == "/view"
+    file = file_of_query(query) if is_view or request_class is RequestClass.OTHER else None
+    if file is None:
+        return Unknown()
+    found = gateway.inputs.find(user, file)
+    if isinstance(found, Unknown):
+        found = gateway.files.resolve(None if user is None else user.key, forward.peer_of(flow), file)
+    if isinstance(found, InVault | InStore) and flow.request.method not in {"GET", "HEAD"}:
+        return Unknown()
+    if isinstance(found, Unknown) and is_view and file.type in ALIASED_TYPES:
+        return OnBackend(gateway.routes.home, file)  # a name without alias is home's
+    return found
 
 
-def _owner(flow: http.HTTPFlow, gateway: Edge, user: UserId | None) -> Backend | None:
-    """The server that has what is asked for, where we know it."""
-    prompt_id = prompt_id_of(flow.request.path)
-    if prompt_id is not None:
-        record = gateway.ledger.find(prompt_id)
-        if record is None or (user is not None and record.user_key != user.key):
-            return None
-        return gateway.routes.by_id(user, record.backend_id)
-    file = _file_of(flow.request.query) if user is None else None
-    return None if file is None else gateway.told.owner(forward.peer_of(flow), file, gateway.routes)
+def _name_in_query(flow: http.HTTPFlow, file: FileName) -> None:
+    path, query = flow.request.path.partition("?")[::2]
+    if file_of_query(query) != file:
+        flow.request.path = f"{path}?{naming(query, file)}"
 
 
-def _file_of(query: Mapping[str, str]) -> FileKey | None:
-    return file_key(dict(query)) if "filename" in query else None
-
-
-def _last_segment(path: str) -> str:
-    return path.partition("?")[0].rpartition("/")[2]
+def _to_kept_file(
+    flow: http.HTTPFlow, gateway: Edge, site_path: str, owner_key: str | None, file: FileName
+) -> None:
+    _name_in_query(flow, file)
+    query = flow.request.path.partition("?")[2]
+    headers = {} if owner_key is None else {site_contract.OWNER: owner_key}
+    forward.to_site(flow, gateway, f"{site_path}?{query}", headers)

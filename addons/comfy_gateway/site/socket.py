@@ -3,15 +3,17 @@
 from aiohttp import web
 
 from comfy_gateway.core import site_contract
-from comfy_gateway.core.users import UserId
+from comfy_gateway.service.files import Files
+from comfy_gateway.site.asker import Asker
 from comfy_gateway.site.relay import Relay
 
 
 class Socket:
-    """Hands sockets to the relay."""
+    """Hands sockets to the relay, and says where they are heard."""
 
-    def __init__(self, relay: Relay) -> None:
+    def __init__(self, relay: Relay, files: Files) -> None:
         self._relay = relay
+        self._files = files
 
     def routes(self) -> list[web.RouteDef]:
         """Where the hooks send every WebSocket."""
@@ -19,6 +21,8 @@ class Socket:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """One socket for its whole life."""
-        key = request.headers.get(site_contract.USER)
-        user = None if key is None else UserId.from_key(key)
-        return await self._relay.handle(request, user=user, sid=request.query.get("clientId") or None)
+        asker = Asker.of(request)
+        with self._files.listening(asker.peer, asker.key):
+            return await self._relay.handle(
+                request, user=asker.user, sid=request.query.get("clientId") or None
+            )

@@ -1,0 +1,61 @@
+"""``/queue`` of several servers, told as if it were one.
+
+The shape is ``{"queue_running": [item…], "queue_pending": [item…]}`` with items as in an entry of the history
+(``core.history``). What waits is told in the order in which it is shown to run: by its number.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from comfy_gateway.core.history import item_number
+
+RUNNING = "queue_running"
+PENDING = "queue_pending"
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """What runs and waits on one server, or on several."""
+
+    running: list[list[Any]] = field(default_factory=list)
+    pending: list[list[Any]] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, document: Any) -> "Queue":
+        """An answer of ``/queue``; items of another shape are left out. Raises ValueError for what is no queue."""
+        if not isinstance(document, Mapping):
+            raise ValueError("the queue is no object")
+        parts = [document.get(name) for name in (RUNNING, PENDING)]
+        if not all(isinstance(part, list) for part in parts):
+            raise ValueError("the queue has no lists")
+        running, pending = ([item for item in part if _is_item(item)] for part in parts if part is not None)
+        return cls(running, pending)
+
+    def ids(self) -> Iterator[str]:
+        """Of all prompts."""
+        for item in (*self.running, *self.pending):
+            yield item[1]
+
+    def document(self) -> dict[str, Any]:
+        """As ``/queue`` answers it."""
+        return {RUNNING: self.running, PENDING: self.pending}
+
+
+def merge(queues: Iterable[Queue]) -> Queue:
+    """One queue of all. A prompt that stands in several, while it moves from one to another, is told once: running
+    rather than waiting, else as the first of them has it.
+    """
+    running: dict[str, list[Any]] = {}
+    pending: dict[str, list[Any]] = {}
+    for queue in queues:
+        for item in queue.running:
+            running.setdefault(item[1], item)
+        for item in queue.pending:
+            pending.setdefault(item[1], item)
+    waiting = [item for prompt_id, item in pending.items() if prompt_id not in running]
+    return Queue(list(running.values()), sorted(waiting, key=lambda item: item_number(item) or 0))
+
+
+def _is_item(item: Any) -> bool:
+    return isinstance(item, list) and len(item) >= 4 and isinstance(item[1], str)

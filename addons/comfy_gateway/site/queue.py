@@ -1,0 +1,243 @@
+"""``/queue`` and ``/interrupt`` over all servers of a user.
+
+An action goes to the server that has the prompt. A server that does not answer does not hide what waits there: the
+gateway knows it too.
+"""
+
+import asyncio
+import logging
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from comfy_gateway.core import history, loose_json, queue_merge, site_contract
+from comfy_gateway.core.errors import BackendUnavailable
+from comfy_gateway.core.ports import ComfyServer
+from comfy_gateway.core.prompts import Outcome, PromptRecord
+from comfy_gateway.core.queue_merge import Queue
+from comfy_gateway.core.upstream import Backend
+from comfy_gateway.core.visibility import is_listed, is_own, opens_by_id
+from comfy_gateway.service.ledger import Ledger
+from comfy_gateway.service.user_servers import UserServers
+from comfy_gateway.site.asker import Asker, BadOrder, ids_in, order_in, told_bytes, written
+from comfy_gateway.site.refusals import answer
+from comfy_gateway.site.servers import Said, Servers, off_the_loop, refusal_of
+
+logger = logging.getLogger(__name__)
+
+
+class QueuePages:
+    """Answers for what ComfyUI has under ``/queue`` and ``/interrupt``."""
+
+    def __init__(self, *, ledger: Ledger, own: UserServers, servers: Servers, comfy: ComfyServer) -> None:
+        self._ledger = ledger
+        self._own = own
+        self._servers = servers
+        self._comfy = comfy
+
+    def routes(self) -> list[web.RouteDef]:
+        """Where the hooks send them."""
+        return [
+            web.get(site_contract.COMFY_PATH + "/queue", self.get),
+            web.post(site_contract.COMFY_PATH + "/queue", self.post),
+            web.post(site_contract.COMFY_PATH + "/interrupt", self.interrupt),
+        ]
+
+    async def get(self, request: web.Request) -> web.StreamResponse:
+        """What runs and what waits on all servers of the asker, in one."""
+        asker = Asker.of(request)
+        said = await self._servers.ask_all(self._own.of(asker.user), "/queue")
+        size_bytes = sum(len(one.body) for one in said)
+        queues = await off_the_loop(size_bytes, lambda: [read_queue(one) for one in said])
+        if all(queue is None for queue in queues):
+            return answer(refusal_of(said))
+        parts = []
+        for one, queue in zip(said, queues, strict=True):
+            parts.append(
+                await self.known_of(asker, one.backend)
+                if queue is None
+                else self._shown(asker, one.backend, queue)
+            )
+        parts.append(await self._homeless(asker))
+        return told_bytes(
+            await off_the_loop(size_bytes, lambda: written(queue_merge.merge(parts).document()))
+        )
+
+    async def known_of(self, asker: Asker, backend: Backend) -> Queue:
+        """What the gateway knows to run and wait on a server that does not answer."""
+        return await self._items(
+            asker,
+            (
+                record
+                for record in self._ledger.unfinished(backend_id=backend.id)
+                if is_listed(asker.key, record.user_key, backend.source)
+            ),
+        )
+
+    async def _homeless(self, asker: Asker) -> Queue:
+        """Prompts whose server is gone, while they are on their way to another."""
+        unfinished = (record for record in self._ledger.unfinished() if is_own(asker.key, record.user_key))
+        return await self._items(
+            asker, (record for record in unfinished if self._own.of_record(record) is None)
+        )
+
+    async def _items(self, asker: Asker, records: Iterable[PromptRecord]) -> Queue:
+        queue = Queue()
+        for record in records:
+            document = _document(await self._ledger.body(record.prompt_id))
+            graph, extra_data = document.get("prompt", {}), document.get("extra_data", {})
+            item = [record.number, record.prompt_id, graph, extra_data, []]
+            part = queue.running if record.outcome is Outcome.RUNNING else queue.pending
+            part.append(history.shown_item(item, number=record.number, sid=sid_for(asker, record)))
+        return queue
+
+    def _shown(self, asker: Asker, backend: Backend, queue: Queue) -> Queue:
+        return Queue(
+            self._shown_items(asker, backend, queue.running), self._shown_items(asker, backend, queue.pending)
+        )
+
+    def _shown_items(self, asker: Asker, backend: Backend, items: Iterable[list[Any]]) -> list[list[Any]]:
+        shown = []
+        for item in items:
+            record = self._ledger.find(item[1])
+            if record is None:
+                shown.append(history.shown_item(item))
+            elif is_listed(asker.key, record.user_key, backend.source):
+                shown.append(history.shown_item(item, number=record.number, sid=sid_for(asker, record)))
+        return shown
+
+    async def post(self, request: web.Request) -> web.StreamResponse:
+        """``{"clear": true}`` and ``{"delete": [ids]}``; what runs goes on, as with ComfyUI."""
+        asker = Asker.of(request)
+        try:
+            order = await order_in(request)
+            ids = ids_in(order, "delete")
+        except BadOrder as error:
+            return answer(error.refusal)
+        orders: dict[str, tuple[Backend, dict[str, Any]]] = {}
+        if order.get("clear"):
+            for backend in self._own.of(asker.user):
+                orders[backend.id] = (backend, {"clear": True})
+        for backend, found in self.by_server(asker, ids):
+            orders.setdefault(backend.id, (backend, {}))[1]["delete"] = found
+        said = await asyncio.gather(*(self._take_out(backend, what) for backend, what in orders.values()))
+        failed = [one for one in said if not one.is_ok]
+        return answer(refusal_of(failed)) if failed else web.Response()
+
+    def by_server(self, asker: Asker, ids: Iterable[str]) -> list[tuple[Backend, list[str]]]:
+        """Which of these prompts are on which server; those that the asker may not touch are left out.
+
+        One that the gateway does not know may be on any server of the asker.
+        """
+        found: dict[str, tuple[Backend, list[str]]] = {}
+        for prompt_id in ids:
+            record = self._ledger.find(prompt_id)
+            if record is None:
+                backends = self._own.of(asker.user)
+            elif opens_by_id(asker.key, record.user_key, self._own.source_of(record)):
+                backend = self._own.of_record(record)
+                backends = [] if backend is None else [backend]
+            else:
+                backends = []
+            for backend in backends:
+                found.setdefault(backend.id, (backend, []))[1].append(prompt_id)
+        return list(found.values())
+
+    async def _take_out(self, backend: Backend, order: dict[str, Any]) -> Said:
+        ids = None if "clear" in order else order["delete"]
+        waiting = await self.waiting(backend, ids)
+        said = await self._servers.ask(backend, "/queue", method="POST", body=orjson.dumps(order))
+        await self.settle(backend, waiting)
+        return said
+
+    async def waiting(self, backend: Backend, ids: Collection[str] | None) -> list[str]:
+        """Prompts of ours that wait there: of these ids, or all; none when the server does not say."""
+        try:
+            queued = await self._comfy.queue(backend)
+        except BackendUnavailable:
+            return []
+        return [
+            record.prompt_id
+            for record in self._ledger.unfinished(backend_id=backend.id)
+            if record.prompt_id in queued.pending and (ids is None or record.prompt_id in ids)
+        ]
+
+    async def settle(self, backend: Backend, prompt_ids: Collection[str]) -> None:
+        """Note the end of those that waited a moment ago and are in neither queue nor history now.
+
+        ComfyUI tells nobody of them. Without this they would seem to be forgotten, and be sent again.
+        """
+        try:
+            fates = await self._comfy.fates(backend, prompt_ids)
+        except BackendUnavailable as error:
+            logger.info("what was taken out on %s is settled later: %s", backend.id, error)
+            return
+        for prompt_id, entry in fates.items():
+            if entry is None:
+                self._ledger.end(prompt_id, Outcome.INTERRUPTED)
+
+    async def interrupt(self, request: web.Request) -> web.StreamResponse:
+        """``{"prompt_id"}`` on its server. Without one: what runs of the asker's own, wherever it runs; else, as with
+        ComfyUI, whatever runs on the server where the next prompt would go.
+        """
+        asker = Asker.of(request)
+        try:
+            order = await order_in(request)
+        except BadOrder:
+            order = {}  # ComfyUI takes what it cannot read for an empty body
+        named = order.get("prompt_id")
+        if named:
+            found = self.by_server(asker, [named] if isinstance(named, str) else [])
+            orders = [(backend, {"prompt_id": named}) for backend, _ in found]
+        else:
+            orders = await self._running(asker) or [(self._own.current(asker.user), {})]
+        said = await self._servers.tell_all(
+            [(backend, orjson.dumps({**order, **what})) for backend, what in orders], "/interrupt"
+        )
+        failed = [one for one in said if not one.is_ok]
+        return answer(refusal_of(failed)) if failed and len(failed) == len(said) else web.Response()
+
+    async def _running(self, asker: Asker) -> list[tuple[Backend, dict[str, Any]]]:
+        """What runs of the asker's own prompts, each on its server."""
+        if asker.user is None:
+            return []
+        unfinished = self._ledger.unfinished(user=asker.user)
+        backends = {record.backend_id: self._own.of_record(record) for record in unfinished}
+        ids = {record.prompt_id for record in unfinished}
+        queues = await asyncio.gather(
+            *(self._running_on(backend, ids) for backend in backends.values() if backend is not None)
+        )
+        return [one for queue in queues for one in queue]
+
+    async def _running_on(self, backend: Backend, ids: set[str]) -> list[tuple[Backend, dict[str, Any]]]:
+        try:
+            queued = await self._comfy.queue(backend)
+        except BackendUnavailable:
+            return []
+        return [(backend, {"prompt_id": prompt_id}) for prompt_id in queued.running & ids]
+
+
+def read_queue(said: Said) -> Queue | None:
+    """The queue in an answer, or None where it is no usable one."""
+    if not said.is_ok:
+        return None
+    try:
+        return Queue.read(loose_json.read(said.body))
+    except ValueError:
+        logger.warning("the queue of %s has an unknown shape", said.backend.id)
+        return None
+
+
+def sid_for(asker: Asker, record: PromptRecord) -> str | None:
+    """The client's own socket id, where the answer is for the prompt's owner."""
+    return record.sid if record.sid and is_own(asker.key, record.user_key) else None
+
+
+def _document(body: bytes | None) -> dict[str, Any]:
+    try:
+        document = {} if body is None else loose_json.read(body)
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}

@@ -1,0 +1,57 @@
+"""Queues of several servers in one."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from comfy_gateway.core.queue_merge import Queue, merge
+
+
+def item(prompt_id: str, number: float = 0) -> list[Any]:
+    return [number, prompt_id, {}, {}, []]
+
+
+def test_what_runs_stands_as_the_servers_have_it_and_what_waits_by_its_number() -> None:
+    duty = Queue([item("d1", 1)], [item("d4", 4), item("d2", 2)])
+    pod = Queue([item("p5", 5)], [item("p3", 3), item("front", -1)])
+    merged = merge([duty, pod])
+    assert [entry[1] for entry in merged.running] == ["d1", "p5"]
+    assert [entry[1] for entry in merged.pending] == ["front", "d2", "p3", "d4"]
+    assert merged.document() == {"queue_running": merged.running, "queue_pending": merged.pending}
+    assert list(merged.ids()) == ["d1", "p5", "front", "d2", "p3", "d4"]
+
+
+def test_a_prompt_that_moves_is_told_once_and_rather_as_running() -> None:
+    assert merge([Queue([], [item("p", 1)]), Queue([item("p", 2)], [])]) == Queue([item("p", 2)], [])
+    assert merge([Queue([], [item("p", 1)]), Queue([], [item("p", 2)])]) == Queue([], [item("p", 1)])
+
+
+IDS = st.lists(st.integers(0, 9).map(str), max_size=5, unique=True)
+
+
+@given(st.lists(st.tuples(IDS, IDS), max_size=3))
+def test_every_prompt_is_told_exactly_once(rows: list[tuple[list[str], list[str]]]) -> None:
+    queues = [
+        Queue([item(one) for one in running], [item(one) for one in pending]) for running, pending in rows
+    ]
+    told = list(merge(queues).ids())
+    assert len(told) == len(set(told))
+    assert set(told) == {one for queue in queues for one in queue.ids()}
+
+
+@pytest.mark.parametrize(
+    "odd", [None, [], "queue", {}, {"queue_running": []}, {"queue_running": 1, "queue_pending": []}]
+)
+def test_what_is_no_queue_is_an_error(odd: Any) -> None:
+    with pytest.raises(ValueError, match="queue"):
+        Queue.read(odd)
+
+
+def test_items_of_another_shape_are_left_out() -> None:
+    document = {
+        "queue_running": [item("a"), [1, "b"], "c", [1, 2, {}, {}]],
+        "queue_pending": [None, item("d")],
+    }
+    assert list(Queue.read(document).ids()) == ["a", "d"]
