@@ -1,0 +1,108 @@
+"""What is shown of input files: ``/object_info``, the lists of folders, and files that only the gateway still has."""
+
+import asyncio
+import logging
+import mimetypes
+from typing import Any, Final
+
+from aiohttp import web
+
+from comfy_gateway.core import loose_json, site_contract
+from comfy_gateway.core.errors import BackendUnavailable
+from comfy_gateway.core.input_ports import InputStore
+from comfy_gateway.core.refusals import UNKNOWN_PAGE, UPSTREAM_UNREACHABLE
+from comfy_gateway.core.view_query import file_of_query
+from comfy_gateway.service.input_lists import InputLists
+from comfy_gateway.service.inputs import Inputs
+from comfy_gateway.service.routes import Routes
+from comfy_gateway.site.asker import Asker, told, written
+from comfy_gateway.site.refusals import answer
+from comfy_gateway.site.servers import Servers, off_the_loop, refusal_of
+
+logger = logging.getLogger(__name__)
+
+_NEVER_SHOWN: Final = frozenset(
+    {"text/html", "text/html-sandboxed", "application/xhtml+xml", "text/javascript", "text/css"}
+)
+"""Types that a browser would run; ComfyUI's ``/view`` sends them as plain bytes as well."""
+
+
+class InputFiles:
+    """The three paths. ``servers`` must be patient: ``/object_info`` may take long to be built."""
+
+    def __init__(
+        self, *, inputs: Inputs, lists: InputLists, store: InputStore, routes: Routes, servers: Servers
+    ) -> None:
+        self._inputs = inputs
+        self._lists = lists
+        self._store = store
+        self._routes = routes
+        self._servers = servers
+
+    def routes(self) -> list[web.RouteDef]:
+        """See ``site.app.Part``."""
+        info = site_contract.OBJECT_INFO_PATH
+        return [
+            web.get(info, self.object_info),
+            web.get(info + "/{node_class}", self.object_info),
+            web.get(site_contract.FILE_LISTS_PATH + "{folder:input|output|temp}", self.names),
+            web.get(site_contract.INPUT_PATH, self.view),
+        ]
+
+    async def object_info(self, request: web.Request) -> web.StreamResponse:
+        """The current server's answer with the user's files in its lists."""
+        asker = Asker.of(request)
+        backend = self._routes.current(asker.user)
+        rest = request.raw_path.removeprefix(site_contract.OBJECT_INFO_PATH)
+        said = await self._servers.ask(backend, "/object_info" + rest)
+        if not said.status:
+            return answer(refusal_of([said]))
+        source = {site_contract.SOURCE: str(backend.source)}
+        info = await off_the_loop(len(said.body), lambda: _object(said.body)) if said.is_ok else None
+        if info is None:
+            return web.Response(
+                status=said.status, body=said.body, content_type=said.content_type, headers=source
+            )
+        is_whole = "node_class" not in request.match_info
+        merged = await self._lists.merge(asker.user, asker.peer, backend, info, is_whole=is_whole)
+        body = await off_the_loop(len(said.body), lambda: written(merged))
+        return web.Response(body=body, content_type="application/json", headers=source)
+
+    async def names(self, request: web.Request) -> web.StreamResponse:
+        """``/internal/files/{folder}`` over all servers of the user."""
+        asker = Asker.of(request)
+        backend = self._routes.current(asker.user)
+        try:
+            return told(
+                await self._lists.names(asker.user, asker.peer, backend, request.match_info["folder"])
+            )
+        except BackendUnavailable as error:
+            logger.warning("files are not listed: %s", error)
+            return answer(UPSTREAM_UNREACHABLE)
+
+    async def view(self, request: web.Request) -> web.StreamResponse:
+        """An upload that is on no server of its owner at this moment, with Range and ETag."""
+        file = file_of_query(request.query_string)
+        owner_key = request.headers.get(site_contract.OWNER)
+        content = None if file is None else self._inputs.kept(owner_key, file)
+        if file is None or content is None:
+            return answer(UNKNOWN_PAGE)
+        path = self._store.path(content.sha256)
+        if not await asyncio.to_thread(path.is_file):
+            return answer(UNKNOWN_PAGE)
+        kind = mimetypes.guess_type(file.filename)[0] or "application/octet-stream"
+        return web.FileResponse(
+            path,
+            headers={
+                "Content-Type": "application/octet-stream" if kind in _NEVER_SHOWN else kind,
+                "Cache-Control": "no-cache",
+            },
+        )
+
+
+def _object(body: bytes) -> dict[str, Any] | None:
+    try:
+        document = loose_json.read(body)
+    except ValueError:
+        return None
+    return document if isinstance(document, dict) else None
