@@ -43,7 +43,9 @@ def test_what_looks_like_a_secret_is_removed_wherever_it_stands(name: str) -> No
     assert given[name] == SECRET, "the given one goes up and stays whole"
 
 
-@pytest.mark.parametrize("name", [*sorted(COMFYUI_KEYS), "apiKey", "clientSecret", "password", "Authorization"])
+@pytest.mark.parametrize(
+    "name", [*sorted(COMFYUI_KEYS), "apiKey", "clientSecret", "password", "Authorization"]
+)
 def test_a_workflow_keeps_no_certain_secret(name: str) -> None:
     given = {"extra_pnginfo": {"workflow": {"nodes": [{"properties": {name: SECRET}}]}}}
     assert without_secrets(given) == {"extra_pnginfo": {"workflow": {"nodes": [{"properties": {}}]}}}
