@@ -12,6 +12,7 @@ from simulators.clock import FakeClock, RealClock
 from simulators.runpod.catalog import GPU_TYPES, GpuType, NetworkVolume
 from simulators.runpod.cloud import AgentKind, RefusedError, RunPodSimulator
 from simulators.runpod.faults import AMBIGUOUS_TEXT, CAPACITY_TEXTS, RESUME_CAPACITY_TEXT, Fault, FaultTable
+from simulators.runpod.hosting import Borrowed
 from simulators.runpod.ledger import Ledger, LedgerRow
 from simulators.runpod.pods import Delays, Phase, PodOrder, SimPod
 from simulators.runpod.proxy import ProxyLimits
@@ -24,6 +25,7 @@ __all__ = [
     "GPU_TYPES",
     "RESUME_CAPACITY_TEXT",
     "AgentKind",
+    "Borrowed",
     "Delays",
     "FakeClock",
     "Fault",

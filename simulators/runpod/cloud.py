@@ -22,7 +22,7 @@ from simulators.runpod.catalog import (
     NetworkVolume,
 )
 from simulators.runpod.faults import CAPACITY_TEXTS, Call, Fault, FaultTable
-from simulators.runpod.hosting import Hosting
+from simulators.runpod.hosting import Borrowed, Hosting
 from simulators.runpod.ledger import Ledger
 from simulators.runpod.pods import Delays, Event, PodOrder, SimPod, What
 from simulators.runpod.telemetry import Telemetry
@@ -50,6 +50,7 @@ class RunPodSimulator:
     comfy          builds the ComfyUI of a pod from the pod's name
     installation   of every pod's ComfyUI, unless `comfy` builds it
     agent          "real": pods run `python -m agent` on ComfyUI's folders, for everything but telemetry
+    borrowed       a ComfyUI that runs elsewhere: every pod shows this one, so let there be one pod at a time
 
     `pods` holds every pod that ever existed, by id, oldest first. `calls` counts API operations (including
     refused ones) and `call_log` keeps them in order.
@@ -71,6 +72,7 @@ class RunPodSimulator:
         comfy: Callable[[str], ComfySimulator] | None = None,
         installation: Installation | None = None,
         agent: AgentKind = "simulated",
+        borrowed: Borrowed | None = None,
     ) -> None:
         self.api_key = api_key
         self.delays = delays or Delays()
@@ -85,7 +87,7 @@ class RunPodSimulator:
         self.ledger = Ledger(self.pods, self.clock)
         self.calls: Counter[str] = Counter()
         self.call_log: list[Call] = []
-        self.hosting = Hosting()
+        self.hosting = Hosting(borrowed)
         self.agent = agent
         self._comfy = comfy or (
             lambda name: ComfySimulator(name=name, step_s=step_s, installation=installation)

@@ -11,6 +11,7 @@ import aiohttp
 from aiohttp import web
 
 from simulators.comfyui import ComfySimulator
+from simulators.comfyui.folders import Folders
 from simulators.runpod.agent_outputs import Outputs
 from simulators.runpod.agent_process import AgentProcess
 from simulators.runpod.agent_uploads import Uploads
@@ -31,13 +32,24 @@ class AgentMemory:
     uploads: Uploads
 
 
+@dataclass(frozen=True)
+class Borrowed:
+    """A ComfyUI that somebody else runs, and where it keeps its files: the pods' instead of a simulated one."""
+
+    url: str
+    """Without a slash at its end."""
+    folders: Folders
+
+
 class Hosting:
     """Starts a pod's ComfyUI when it is first asked for, and takes it down hard with the pod.
 
     Owns its servers, its tasks and its HTTP session; `close` ends them all.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, borrowed: Borrowed | None = None) -> None:
+        """Every pod shows the ``borrowed`` ComfyUI, where there is one."""
+        self._borrowed = borrowed
         self._runners: dict[ComfySimulator, web.AppRunner] = {}
         self._urls: dict[ComfySimulator, str] = {}
         self._born_ns: dict[ComfySimulator, int] = {}
@@ -64,6 +76,8 @@ class Hosting:
 
     async def url(self, pod: SimPod) -> str:
         """Base URL, without a slash at the end, of the server that runs the pod's ComfyUI."""
+        if self._borrowed is not None:
+            return self._borrowed.url
         comfy = pod.comfy
         async with self._starting:
             if comfy not in self._urls:
@@ -77,7 +91,11 @@ class Hosting:
 
     def runs(self, pod: SimPod) -> bool:
         """Whether the pod's ComfyUI was started yet."""
-        return pod.comfy in self._runners
+        return self._borrowed is not None or pod.comfy in self._runners
+
+    def folders(self, pod: SimPod) -> Folders:
+        """Where the pod's ComfyUI keeps its files. Raises RuntimeError before it was started."""
+        return pod.comfy.folders if self._borrowed is None else self._borrowed.folders
 
     async def agent_memory(self, pod: SimPod) -> AgentMemory:
         """Of the pod's simulated agent; a new one after it died."""
@@ -86,7 +104,10 @@ class Hosting:
         if comfy not in self._memories:
             most_bytes = int(pod.env.get("AGENT_MAX_PART_BYTES") or MAX_PART_BYTES)
             self._memories[comfy] = AgentMemory(
-                Outputs(comfy.folders.output, self._born_ns[comfy]), Uploads(comfy.folders.input, most_bytes)
+                Outputs(
+                    self.folders(pod).output, self._born_ns.setdefault(comfy, time.time_ns() - CLOCK_TICK_NS)
+                ),
+                Uploads(self.folders(pod).input, most_bytes),
             )
         return self._memories[comfy]
 
@@ -96,7 +117,7 @@ class Hosting:
         comfyui_url = await self.url(pod)
         async with self._starting_agent:
             if pod.comfy not in self._agents:
-                self._agents[pod.comfy] = await AgentProcess.started(comfyui_url, pod.comfy.folders, pod.env)
+                self._agents[pod.comfy] = await AgentProcess.started(comfyui_url, self.folders(pod), pod.env)
         return self._agents[pod.comfy].url
 
     def end_agent(self, pod: SimPod) -> None:

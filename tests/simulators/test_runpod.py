@@ -6,6 +6,7 @@ import json
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -15,8 +16,10 @@ from yarl import URL
 
 from simulators.clock import FakeClock
 from simulators.comfyui import ComfySimulator, Installation
+from simulators.comfyui import serve as serve_comfy
 from simulators.runpod import (
     GPU_TYPES,
+    Borrowed,
     Delays,
     Fault,
     FaultTable,
@@ -674,3 +677,22 @@ class TestCommand:
             newer=True, without=frozenset({"LoadImage"}), models={"loras": ("a", "b")}
         )
         assert cloud.agent == "real"
+
+
+async def test_pods_can_show_a_comfyui_that_runs_elsewhere(tmp_path: Path) -> None:
+    elsewhere = ComfySimulator(name="elsewhere", base_dir=tmp_path)
+    async with serve_comfy(elsewhere) as comfy, aiohttp.ClientSession() as client:
+        borrowed = Borrowed(comfy.url.rstrip("/"), elsewhere.folders)
+        cloud = RunPodSimulator(delays=Delays(create_s=0, runtime_s=0, app_ready_s=0), borrowed=borrowed)
+        async with serve(cloud) as served:
+            pod = rent(cloud)
+            url = served.proxy_template.format(pod_id=pod.id, port=8188)
+            headers = {"X-Comfy-Gateway-Token": "door"}
+            empty = {"width": 8, "height": 8, "batch_size": 1, "color": 1}
+            nodes = {
+                "1": {"class_type": "EmptyImage", "inputs": empty},
+                "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}},
+            }
+            async with client.post(f"{url}/prompt", json={"prompt": nodes}, headers=headers) as answer:
+                assert answer.status == 200, await answer.text()
+    assert len(elsewhere.accepted) == 1
