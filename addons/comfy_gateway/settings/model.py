@@ -315,6 +315,12 @@ class Limits(Group):
         BeforeValidator(parse.keep_mb),
     ] = "auto"
     """Megabytes of bodies that mitmweb and recordings keep per flow; auto: some there, none in mitmdump."""
+    max_upload_mb: Annotated[int, Var("GATEWAY_MAX_UPLOAD_MB"), Field(ge=1, le=1_000_000)] = 4096
+    """Megabytes that one upload of an input file may have; ComfyUI's own --max-upload-size bounds it as well."""
+    inputs_max_gb: Annotated[int, Var("GATEWAY_INPUTS_MAX_GB"), Field(ge=1, le=1_000_000)] = 20
+    """Gigabytes of uploaded files that are kept in the state folder; beyond it the longest unused go."""
+    inputs_max_days: Annotated[int, Var("GATEWAY_INPUTS_MAX_DAYS"), Field(ge=1, le=36_500)] = 30
+    """Days after which an uploaded file that no prompt has used is no longer kept."""
 
 
 class Settings(Group):
