@@ -171,6 +171,7 @@ async def test_the_servers_own_words_are_told_when_they_come_soon_after_the_ledg
 
         assert await told(client) == ["execution_success", "released"]
         assert stand.stats.made_up_endings == 0
+        assert looked_for(comfy, "/history") == 0
 
 
 async def test_a_prompt_that_somebody_took_out_of_the_queue_is_told_as_interrupted(

@@ -281,6 +281,7 @@ class Channel:
     def link_cut(self, link: Link) -> None:
         """See LinkOwner."""
         self._telling.cut(link.backend)
+        self.reconcile()
 
     def wants_again(self, link: Link, failures: int) -> bool:
         """See LinkOwner."""
