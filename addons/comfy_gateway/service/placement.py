@@ -80,6 +80,8 @@ class Placement:
     def earns_pod(self, user: UserId, document: Mapping[str, Any]) -> bool:
         """Whether a prompt that duty has accepted counts toward a pod: not when the last pod could not have run it."""
         last = self._last_pod
+        if self._routes.private(user) is not None:
+            return True  # there is one, and nothing is counted
         if last is None or self._clock.monotonic() - last.at_s > REMEMBERED_S:
             return True
         missing = last.catalogue.missing(document)
@@ -114,8 +116,8 @@ class Placement:
         if differences:
             nodes = sum(one.kind == "node" for one in differences)
             logger.warning(
-                "RunPod session %s: pod %s lacks %d node classes and %d models that duty has, and prompts that need "
-                "them stay there: %s",
+                "RunPod session %s: pod %s lacks %d of duty's node classes and %d of its models; "
+                "prompts that need them stay there: %s",
                 user.key,
                 pod.id,
                 nodes,
