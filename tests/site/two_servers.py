@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import IO, Any
 from urllib.parse import quote
 
@@ -67,7 +68,10 @@ class Server:
         if is_known:
             key = None if user is None else user.key
             number = self.site.ledger.next_number()
-            self.site.ledger.accept(PromptRecord(prompt_id, key, "tab", self.backend.id, number=number))
+            now = datetime.now(UTC)
+            self.site.ledger.accept(
+                PromptRecord(prompt_id, key, "tab", self.backend.id, number=number, accepted_at=now)
+            )
         return prompt_id
 
     async def run(self, graph: dict[str, Any] | None = None, **more: Any) -> str:

@@ -15,12 +15,10 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Final
+from typing import Any
 
 from comfy_gateway.core.files import show_output
-
-SECRETS: Final = frozenset({"auth_token_comfy_org", "api_key_comfy_org"})
-"""In ``extra_data``; ComfyUI 0.3.64 shows them to everybody who reads its queue."""
+from comfy_gateway.core.secrets_in_prompts import without_secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +67,14 @@ def shown_item(item: Any, *, number: float | None = None, sid: str | None = None
     if not isinstance(item, list) or len(item) < 4:
         return item
     own_number, prompt_id, graph, extra_data, *outputs = item[:5]
-    if isinstance(extra_data, Mapping):
-        extra_data = {key: value for key, value in extra_data.items() if key not in SECRETS}
-    if sid and isinstance(extra_data, Mapping) and "client_id" in extra_data:
-        extra_data = {**extra_data, "client_id": sid}
-    return [own_number if number is None else plain_number(number), prompt_id, graph, extra_data, *outputs]
+    shown_number = own_number if number is None else plain_number(number)
+    return [shown_number, prompt_id, graph, shown_extra_data(extra_data, sid), *outputs]
+
+
+def shown_extra_data(extra_data: Any, sid: str | None) -> Any:
+    """``extra_data`` without secrets, and with the client's own socket id where that is for the asker to know."""
+    told = without_secrets(extra_data)  # ComfyUI 0.3.64 shows them to everybody who reads its queue
+    return {**told, "client_id": sid} if sid and isinstance(told, Mapping) and "client_id" in told else told
 
 
 def plain_number(number: float) -> float:

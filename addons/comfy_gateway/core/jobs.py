@@ -16,6 +16,7 @@ from typing import Any, Final
 from urllib.parse import parse_qs, urlencode
 
 from comfy_gateway.core.files import show_output
+from comfy_gateway.core.history import plain_number, shown_extra_data
 
 ACTIVE: Final = {"pending", "in_progress"}
 STATUSES: Final = frozenset({*ACTIVE, "completed", "failed", "cancelled"})
@@ -124,14 +125,22 @@ class JobsPage:
         return cls(known, counted, isinstance(about, Mapping) and about.get("has_more") is True)
 
 
-def shown_job(job: Mapping[str, Any], *, alias: str, number: float | None) -> dict[str, Any]:
-    """A server's own job as clients see it: files under its alias, the gateway's number."""
+def shown_job(
+    job: Mapping[str, Any], *, alias: str, number: float | None = None, sid: str | None = None
+) -> dict[str, Any]:
+    """A server's own job as clients see it: files under its alias, the gateway's number and the client's own socket id.
+
+    ``number`` and ``sid`` as in ``core.history.shown_entry``.
+    """
     told = dict(job)
     if number is not None and "priority" in told:
-        told["priority"] = number
+        told["priority"] = plain_number(number)
     for name in ("preview_output", "outputs"):
         if name in told:
             told[name] = show_output(told[name], alias)
+    workflow = told.get("workflow")
+    if isinstance(workflow, Mapping):
+        told["workflow"] = {**workflow, "extra_data": shown_extra_data(workflow.get("extra_data"), sid)}
     return told
 
 

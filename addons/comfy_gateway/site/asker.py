@@ -7,9 +7,11 @@ import orjson
 from aiohttp import web
 
 from comfy_gateway.core import loose_json, site_contract
+from comfy_gateway.core.prompts import PromptRecord
 from comfy_gateway.core.refusals import Refusal
 from comfy_gateway.core.upstream import Source
 from comfy_gateway.core.users import UserId
+from comfy_gateway.core.visibility import is_own
 
 MAX_BODY_BYTES: Final = 16 * 1024 * 1024
 """Of an order such as ``{"delete": [ids]}``."""
@@ -40,6 +42,10 @@ class Asker:
     def key(self) -> str | None:
         """``UserId.key``, or None for nobody known."""
         return None if self.user is None else self.user.key
+
+    def sid_of(self, record: PromptRecord) -> str | None:
+        """The client's own socket id of a prompt, where the prompt is the asker's: the server knows it by another."""
+        return record.sid if record.sid and is_own(self.key, record.user_key) else None
 
 
 async def order_in(request: web.Request) -> dict[str, Any]:

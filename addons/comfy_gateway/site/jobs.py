@@ -1,6 +1,7 @@
 """``/api/jobs`` of newer servers, over all servers of a user. Where none of them has it we have none either."""
 
 import logging
+import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -8,7 +9,7 @@ from urllib.parse import quote
 import orjson
 from aiohttp import web
 
-from comfy_gateway.core import history, loose_json, site_contract
+from comfy_gateway.core import loose_json, site_contract
 from comfy_gateway.core.jobs import (
     JobsPage,
     JobsQuery,
@@ -111,7 +112,9 @@ class Jobs:
             job = _read_job(one)
             if job is not None:
                 number = None if record is None else record.number
-                return told(shown_job(job, alias=one.backend.alias, number=number), source=one.backend.source)
+                sid = None if record is None else asker.sid_of(record)
+                shown = shown_job(job, alias=one.backend.alias, number=number, sid=sid)
+                return told(shown, source=one.backend.source)
         found = None
         if record is not None:
             found, _ = await self._results.find(asker, prompt_id, record)
@@ -138,6 +141,12 @@ class Jobs:
             ids = ids_in({"job_ids": None, **await order_in(request)}, "job_ids")
         except BadOrder as error:
             return answer(error.refusal)
+        if not all(_is_job_id(prompt_id) for prompt_id in ids):
+            order = orjson.dumps({"job_ids": ids})
+            path = f"{PATH}/cancel"
+            return _passed_on(
+                await self._servers.ask(self._own.current(asker.user), path, method="POST", body=order)
+            )
         return await self._cancel(
             [
                 (backend, found, f"{PATH}/cancel", orjson.dumps({"job_ids": found}))
@@ -159,11 +168,11 @@ class Jobs:
     def _shown(self, asker: Asker, backend: Backend, job: dict[str, Any]) -> dict[str, Any] | None:
         record = self._ledger.find(job["id"])
         if record is None:
-            return shown_job(job, alias=backend.alias, number=None)
+            return shown_job(job, alias=backend.alias)
         is_taken_out = record.is_hidden and is_own(asker.key, record.user_key)
         if is_taken_out or not is_listed(asker.key, record.user_key, backend.source):
             return None
-        return shown_job(job, alias=backend.alias, number=history.plain_number(record.number))
+        return shown_job(job, alias=backend.alias, number=record.number)
 
     async def _page_of_other(self, asker: Asker, said: Said, query: JobsQuery) -> JobsPage:
         """The jobs of a server without this page, made of its queue and history; of a silent one, what is known."""
@@ -208,6 +217,14 @@ class Jobs:
     def _created_ms(self, prompt_id: str) -> float | None:
         record = self._ledger.find(prompt_id)
         return None if record is None else _accepted_ms(record)
+
+
+def _is_job_id(prompt_id: str) -> bool:
+    """Whether a newer server takes it: one that it does not take makes it refuse all."""
+    try:
+        return str(uuid.UUID(prompt_id)) == prompt_id
+    except ValueError:
+        return False
 
 
 def _accepted_ms(record: PromptRecord) -> int:

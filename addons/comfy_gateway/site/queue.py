@@ -90,7 +90,7 @@ class QueuePages:
             graph, extra_data = document.get("prompt", {}), document.get("extra_data", {})
             item = [record.number, record.prompt_id, graph, extra_data, []]
             part = queue.running if record.outcome is Outcome.RUNNING else queue.pending
-            part.append(history.shown_item(item, number=record.number, sid=sid_for(asker, record)))
+            part.append(history.shown_item(item, number=record.number, sid=asker.sid_of(record)))
         return queue
 
     def _shown(self, asker: Asker, backend: Backend, queue: Queue) -> Queue:
@@ -105,7 +105,7 @@ class QueuePages:
             if record is None:
                 shown.append(history.shown_item(item))
             elif is_listed(asker.key, record.user_key, backend.source):
-                shown.append(history.shown_item(item, number=record.number, sid=sid_for(asker, record)))
+                shown.append(history.shown_item(item, number=record.number, sid=asker.sid_of(record)))
         return shown
 
     async def post(self, request: web.Request) -> web.StreamResponse:
@@ -228,11 +228,6 @@ def read_queue(said: Said) -> Queue | None:
     except ValueError:
         logger.warning("the queue of %s has an unknown shape", said.backend.id)
         return None
-
-
-def sid_for(asker: Asker, record: PromptRecord) -> str | None:
-    """The client's own socket id, where the answer is for the prompt's owner."""
-    return record.sid if record.sid and is_own(asker.key, record.user_key) else None
 
 
 def _document(body: bytes | None) -> dict[str, Any]:

@@ -170,7 +170,7 @@ class Results:
                 if record is not None:
                     self._files.seen(record.user_key, one.backend, entry.get("outputs"))
                 number = None if record is None else record.number
-                sid = _sid_for(asker, record)
+                sid = None if record is None else asker.sid_of(record)
                 shown = history.shown_entry(entry, alias=one.backend.alias, number=number, sid=sid)
                 return Found(shown, one.backend.source), said
         return await self._kept(prompt_id, record), said
@@ -290,7 +290,7 @@ class Results:
             for ended in entries:
                 record = self._ledger.find(ended.prompt_id)
                 if record is not None:
-                    known[ended.prompt_id] = About(record.number, _sid_for(asker, record), _ended_ms(record))
+                    known[ended.prompt_id] = About(record.number, asker.sid_of(record), _ended_ms(record))
         return known
 
     def _learn(self, asker: Asker, shown: Sequence[Ended], backends: Iterable[Backend]) -> None:
@@ -355,11 +355,6 @@ def _may_be_listed(record: PromptRecord) -> bool:
     """Whether a history could hold it: what was taken out of the queue is in none."""
     was_taken_out = record.outcome is Outcome.INTERRUPTED and record.started_at is None
     return record.is_finished and not record.is_hidden and not was_taken_out
-
-
-def _sid_for(asker: Asker, record: PromptRecord | None) -> str | None:
-    is_for_owner = record is not None and is_own(asker.key, record.user_key)
-    return record.sid if record is not None and is_for_owner and record.sid else None
 
 
 def _ended_ms(record: PromptRecord) -> float | None:
