@@ -46,7 +46,17 @@ class NoVault:
 class Files:
     """What servers told of files, and what follows for a request."""
 
-    def __init__(self, *, routes: Routes, told: ToldFiles, vault: Vault | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        routes: Routes,
+        told: ToldFiles,
+        vault: Vault | None = None,
+        max_loose: int = MAX_LOOSE,
+        max_at_home: int = MAX_AT_HOME,
+    ) -> None:
+        self._max_loose = max_loose
+        self._max_at_home = max_at_home
         self._routes = routes
         self._told = told
         self.vault: Vault = vault or NoVault()
@@ -143,7 +153,7 @@ class Files:
         for name in _loose_names(output):
             self._loose[user_key, name] = (backend_id, alias)
             self._loose.move_to_end((user_key, name))
-            while len(self._loose) > MAX_LOOSE:
+            while len(self._loose) > self._max_loose:
                 self._loose.popitem(last=False)
 
     def _duty_ids(self) -> set[str]:
@@ -152,7 +162,7 @@ class Files:
     def _remember_at_home(self, file: FileName) -> None:
         self._at_home[file] = None
         self._at_home.move_to_end(file)
-        while len(self._at_home) > MAX_AT_HOME:
+        while len(self._at_home) > self._max_at_home:
             self._at_home.popitem(last=False)
 
 

@@ -12,6 +12,7 @@ from typing import Final
 
 from comfy_gateway.core.boot import BootWatch
 from comfy_gateway.core.errors import AgentUnavailable, StoreError
+from comfy_gateway.core.files import pod_alias
 from comfy_gateway.core.idleness import IdleWindow, PodUse, judge
 from comfy_gateway.core.image_version import is_older
 from comfy_gateway.core.keys import Keys
@@ -412,5 +413,5 @@ def backend_of(pod: Pod, addresses: PodAddresses, keys: Keys) -> Backend:
         Source.PRIVATE,
         addresses.upstream(pod.pod_id),
         keys.pod_token(pod.name),
-        alias=f"private-{pod.attempt}",
+        alias=pod_alias(pod.name),
     )

@@ -13,15 +13,16 @@ TOLD_FOR_S: Final = 3600.0
 class ToldFiles:
     """Files by the names under which they were shown to a peer (an IP address), and whose they are."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, max_told: int = MAX_TOLD) -> None:
         self._clock = clock
+        self._max_told = max_told
         self._told: OrderedDict[tuple[str, FileName], tuple[str, float]] = OrderedDict()
 
     def note(self, peer: str, file: FileName, user_key: str) -> None:
         """The peer has just read this name in an answer or an event about that user's prompt."""
         self._told[peer, file] = (user_key, self._clock.monotonic())
         self._told.move_to_end((peer, file))
-        while len(self._told) > MAX_TOLD:
+        while len(self._told) > self._max_told:
             self._told.popitem(last=False)
 
     def owner(self, peer: str, file: FileName) -> str | None:
