@@ -42,6 +42,7 @@ from comfy_gateway.service.activity import Activity
 from comfy_gateway.service.bursts import Bursts
 from comfy_gateway.service.catalogues import Catalogues
 from comfy_gateway.service.cloud_watch import CloudWatch
+from comfy_gateway.service.doubts import Doubts
 from comfy_gateway.service.duty_pool import DutyPool
 from comfy_gateway.service.endings import Endings
 from comfy_gateway.service.farewell import Farewell
@@ -53,12 +54,13 @@ from comfy_gateway.service.life import Life, backend_of
 from comfy_gateway.service.meters import Meters
 from comfy_gateway.service.no_cloud import NoCloud
 from comfy_gateway.service.placement import Placement
-from comfy_gateway.service.rescue import InputsAsNamed, Rescue
+from comfy_gateway.service.rescue import Rescue
 from comfy_gateway.service.routes import Routes
 from comfy_gateway.service.rules import Rules
 from comfy_gateway.service.sessions import Sessions
 from comfy_gateway.service.settling import Settling
 from comfy_gateway.service.signals import Signals
+from comfy_gateway.service.submission import InputsAsNamed, Submission
 from comfy_gateway.service.tasks import Tasks
 from comfy_gateway.service.told_files import ToldFiles
 from comfy_gateway.service.user_servers import UserServers
@@ -77,6 +79,7 @@ logger = logging.getLogger(__name__)
 
 EXIT_SETTINGS = 2
 AGENT_TIMEOUT_S = 10.0
+OVERDUE_MARGIN_S = 60.0
 
 
 def build_addons() -> list[object]:
@@ -251,6 +254,26 @@ class Gateway:
         relay = Relay(routes=routes, ledger=ledger, keys=keys, clock=clock, rescuer=rescue)
         self._open.push_async_callback(relay.aclose)
         meters.watch_values("comfy_gateway_relay", "The relay's", relay.stats)
+        submission = Submission(
+            ledger=ledger,
+            routes=routes,
+            placement=placement,
+            inputs=InputsAsNamed(),
+            relay=relay,
+            comfy=comfy,
+            meters=meters,
+            bursts=bursts,
+            keys=keys,
+            clock=clock,
+            nudge=signals.nudge,
+        )
+        doubts = Doubts(
+            ledger=ledger,
+            routes=routes,
+            comfy=comfy,
+            clock=clock,
+            overdue_s=settings.limits.upstream_timeout_s + OVERDUE_MARGIN_S,
+        )
         files = Files(routes=routes, told=ToldFiles(clock))
         own, servers = UserServers(routes, ledger), Servers(http)
         results = Results(ledger=ledger, own=own, servers=servers, files=files, clock=clock)
@@ -293,6 +316,7 @@ class Gateway:
         tasks.start(pool.run(), name="duty pool")
         tasks.start(catalogues.run(), name="catalogues")
         tasks.start(settling.run(), name="settling")
+        tasks.start(doubts.run(), name="doubts")
         tasks.start(witness.run(pool.backends), name="witness")
         return Edge(
             routes=routes,
@@ -300,9 +324,7 @@ class Gateway:
             bursts=bursts,
             activity=activity,
             files=files,
-            relay=relay,
-            meters=meters,
-            keys=keys,
+            submission=submission,
             tasks=tasks,
             identity=settings.identity.rules,
             cookie=IdentityCookie(keys.cookie_key()),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comfy_gateway.core.prompt_body import PromptBody, accepted_prompt_id
+from comfy_gateway.core.prompt_body import MAX_ID_CHARACTERS, PromptBody
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -17,8 +17,8 @@ JSON = st.recursive(
 
 
 def without_client_ids(document: dict[str, Any]) -> dict[str, Any]:
-    """The document without what ``with_client_id`` sets."""
-    rest = {name: value for name, value in document.items() if name != "client_id"}
+    """The document without what ``addressed`` sets."""
+    rest = {name: value for name, value in document.items() if name not in {"client_id", "prompt_id"}}
     if isinstance(rest.get("extra_data", {}), dict):
         extra = {name: value for name, value in rest.get("extra_data", {}).items() if name != "client_id"}
         rest["extra_data"] = extra
@@ -28,8 +28,8 @@ def without_client_ids(document: dict[str, Any]) -> dict[str, Any]:
 @given(st.dictionaries(st.text() | st.sampled_from(["client_id", "extra_data", "number"]), JSON, max_size=5))
 def test_comfyui_reads_the_same_but_for_the_client_id(document: dict[str, Any]) -> None:
     raw = json.dumps(document).encode()
-    changed = json.loads(PromptBody.parse(raw).with_client_id("up"))
-    assert changed["client_id"] == "up"
+    changed = json.loads(PromptBody.parse(raw).addressed("id", "up").write())
+    assert (changed["client_id"], changed["prompt_id"]) == ("up", "id")
     assert repr(without_client_ids(changed)) == repr(without_client_ids(json.loads(raw)))
     if isinstance(changed["extra_data"], dict):
         assert changed["extra_data"]["client_id"] == "up"
@@ -55,7 +55,7 @@ def test_comfyui_reads_the_same_but_for_the_client_id(document: dict[str, Any]) 
 )
 def test_values_that_are_easily_damaged_arrive_as_comfyui_would_have_read_them(value: str) -> None:
     raw = f'{{"prompt": {{"1": {{"inputs": {{"seed": {value}}}}}}}}}'.encode()
-    changed = json.loads(PromptBody.parse(raw).with_client_id("up"))
+    changed = json.loads(PromptBody.parse(raw).addressed("id", "up").write())
     assert repr(changed["prompt"]) == repr(json.loads(raw)["prompt"])
 
 
@@ -102,21 +102,66 @@ def test_the_client_id_is_found_where_comfyui_finds_it(
     assert PromptBody.parse(json.dumps(document).encode()).client_id == client_id
 
 
-def test_a_chosen_prompt_id_is_found() -> None:
-    assert PromptBody.parse(b'{"prompt_id": "p"}').prompt_id == "p"
-    assert PromptBody.parse(b'{"prompt_id": 7}').prompt_id is None
-    assert PromptBody.parse(b"{}").prompt_id is None
+def chosen(value: object) -> str | None:
+    return PromptBody.parse(json.dumps({"prompt_id": value}).encode()).chosen_id()
+
+
+@pytest.mark.parametrize(
+    ("value", "prompt_id"),
+    [
+        ("p", "p"),
+        ("Ä b/c", "Ä b/c"),
+        ("x" * 200, "x" * 200),
+        (7, "7"),
+        (1.5, "1.5"),
+        (None, None),
+        ("", None),
+    ],
+    ids=repr,
+)
+def test_a_chosen_id_is_read_as_comfyui_reads_it(value: object, prompt_id: str | None) -> None:
+    assert chosen(value) == prompt_id
+    assert PromptBody.parse(b"{}").chosen_id() is None
+
+
+@pytest.mark.parametrize(
+    "value", ["x" * (MAX_ID_CHARACTERS + 1), "a\nb", "a\x00", "\ud800", True, ["p"], {"a": 1}], ids=repr
+)
+def test_what_cannot_be_an_id_is_refused(value: object) -> None:
+    with pytest.raises(ValueError, match=r"^The prompt_id .*\.$"):
+        chosen(value)
+
+
+@pytest.mark.parametrize(
+    ("raw", "number"),
+    [
+        (b"{}", 7),
+        (b'{"front": true}', -7),
+        (b'{"front": false}', 7),
+        (b'{"front": 1}', -7),
+        (b'{"number": 2.5, "front": true}', 2.5),
+        (b'{"number": "3"}', 3),
+        (b'{"number": -1}', -1),
+        (b'{"number": null}', 7),
+        (b'{"number": "x"}', 7),
+        (b'{"number": NaN}', 7),
+        (b'{"number": 1e400}', 7),
+        (b'{"number": 1' + b"0" * 400 + b"}", 7),
+    ],
+)
+def test_the_number_shown_is_the_callers_own_or_our_next_one(raw: bytes, number: float) -> None:
+    assert PromptBody.parse(raw).number_shown(7) == number
 
 
 def test_the_parsed_document_is_not_changed() -> None:
     body = PromptBody.parse(b'{"extra_data": {"x": 1}}')
-    body.with_client_id("up")
+    body.addressed("id", "up").write()
     assert body.document == {"extra_data": {"x": 1}}
 
 
 def test_extra_data_that_comfyui_refuses_is_left_to_it() -> None:
-    changed = json.loads(PromptBody.parse(b'{"extra_data": [1]}').with_client_id("up"))
-    assert changed == {"extra_data": [1], "client_id": "up"}
+    changed = json.loads(PromptBody.parse(b'{"extra_data": [1]}').addressed("id", "up").write())
+    assert changed == {"extra_data": [1], "client_id": "up", "prompt_id": "id"}
 
 
 def test_a_body_that_can_be_read_but_not_written_is_refused() -> None:
@@ -125,26 +170,8 @@ def test_a_body_that_can_be_read_but_not_written_is_refused() -> None:
         nested = [nested]
     for is_plain in (True, False):
         with pytest.raises(ValueError, match="nested too deeply"):
-            PromptBody({"a": nested}, is_plain=is_plain).with_client_id("up")
+            PromptBody({"a": nested}, is_plain=is_plain).addressed("id", "up").write()
 
 
 def test_the_body_is_not_shown_in_logs() -> None:
     assert "secret" not in repr(PromptBody.parse(b'{"prompt": "secret"}'))
-
-
-@pytest.mark.parametrize(
-    ("status", "body", "expected"),
-    [
-        (200, b'{"prompt_id": "p", "number": 1}', "p"),
-        (201, b'{"prompt_id": "p"}', "p"),
-        (400, b'{"prompt_id": "p"}', None),
-        (199, b'{"prompt_id": "p"}', None),
-        (302, b'{"prompt_id": "p"}', None),
-        (200, b'{"prompt_id": 5}', None),
-        (200, b"{}", None),
-        (200, b"[]", None),
-        (200, b"<html>", None),
-    ],
-)
-def test_only_an_accepted_prompt_has_an_id(status: int, body: bytes, expected: str | None) -> None:
-    assert accepted_prompt_id(status, body) == expected

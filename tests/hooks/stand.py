@@ -3,7 +3,7 @@
 Only time and the cloud are made up: a pod that a burst asks for is noted and never bought.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,11 +18,13 @@ from comfy_gateway.core.admission import Caps
 from comfy_gateway.core.classify import RouteRules
 from comfy_gateway.core.client_ids import ClientIds
 from comfy_gateway.core.cookie import IdentityCookie
+from comfy_gateway.core.errors import PromptRefused
 from comfy_gateway.core.hosts import AllowedHosts
 from comfy_gateway.core.identity import IdentityRules
 from comfy_gateway.core.idleness import IdleLimits
 from comfy_gateway.core.keys import Keys
 from comfy_gateway.core.ports import Candidate
+from comfy_gateway.core.refusals import Refusal
 from comfy_gateway.core.upstream import Backend, Source, Upstream
 from comfy_gateway.core.users import IdKind, UserId
 from comfy_gateway.hooks import edge
@@ -41,10 +43,12 @@ from comfy_gateway.service.meters import Meters
 from comfy_gateway.service.routes import Routes
 from comfy_gateway.service.rules import Rules
 from comfy_gateway.service.sessions import Sessions
+from comfy_gateway.service.submission import Submission
 from comfy_gateway.service.tasks import Tasks
 from comfy_gateway.service.told_files import ToldFiles
 from tests.fakes.clock import FakeClock
 from tests.fakes.ledger import ledger_in_memory
+from tests.fakes.servers import FakeComfyServer
 from tests.fakes.store import FakeStore
 
 ALICE = UserId(IdKind.NAMED, "alice")
@@ -76,16 +80,68 @@ Pairs = Iterable[tuple[str, str]]
 
 
 @dataclass
+class StandInPlacement:
+    """Implements ``submission.Placement``: every prompt goes to the current server, and earns a pod."""
+
+    routes: Routes
+    refusals: list[Backend] = field(default_factory=list)
+
+    def backend_for(self, user: UserId | None, document: Mapping[str, Any]) -> Backend:
+        """The current one."""
+        return self.routes.current(user)
+
+    def refused(self, user: UserId | None, backend: Backend) -> None:
+        """Notes it."""
+        self.refusals.append(backend)
+
+    def earns_pod(self, user: UserId, document: Mapping[str, Any]) -> bool:
+        """Always."""
+        return True
+
+
+@dataclass
+class StandInInputs:
+    """Implements ``submission.Inputs`` by what a test puts in."""
+
+    rewritten: Mapping[str, Any] = field(default_factory=dict)
+    """What each document gets on its way."""
+    refusal: Refusal | None = None
+    is_worth_a_second_try: bool = False
+    carried: list[tuple[str, str]] = field(default_factory=list)
+    """Backend and peer of each call."""
+    while_carrying: Callable[[], object] = lambda: None
+
+    async def carry(
+        self, user: UserId | None, document: Mapping[str, Any], backend: Backend, *, peer: str = ""
+    ) -> Mapping[str, Any]:
+        """The same object, unless there is something to rewrite."""
+        self.carried.append((backend.id, peer))
+        self.while_carrying()
+        if self.refusal is not None:
+            raise PromptRefused(self.refusal)
+        return {**document, **self.rewritten} if self.rewritten else document
+
+    async def doubt(self, user: UserId | None, document: Mapping[str, Any], backend: Backend) -> bool:
+        """As the test says, once."""
+        answer, self.is_worth_a_second_try = self.is_worth_a_second_try, False
+        return answer
+
+
+@dataclass
 class StandInRelay:
-    """Implements ``hooks.edge.Relay`` without sockets."""
+    """Implements ``submission.Relay`` without sockets."""
 
     asked: list[tuple[UserId | None, str, float]] = field(default_factory=list)
+    backends: list[str | None] = field(default_factory=list)
     while_waiting: Callable[[], object] = lambda: None
     """What happens elsewhere while a prompt waits for its socket."""
 
-    async def is_listening(self, user: UserId | None, sid: str, *, timeout_s: float) -> bool:
+    async def is_listening(
+        self, user: UserId | None, sid: str, *, timeout_s: float, backend: Backend | None = None
+    ) -> bool:
         """Notes who asked."""
         self.asked.append((user, sid, timeout_s))
+        self.backends.append(backend.id if backend else None)
         self.while_waiting()
         return True
 
@@ -110,15 +166,31 @@ class Stand:
         self.door = Door()
         self.pages = ErrorPages()
         self.keep_bytes = 0
+        bursts = Bursts(sessions=self.sessions, rules=rules, clock=self.clock, begin=self.begun.append)
+        self.comfy = FakeComfyServer()
+        self.placement = StandInPlacement(self.routes)
+        self.inputs = StandInInputs()
+        self.nudged: list[UserId] = []
+        self.submission = Submission(
+            ledger=self.ledger,
+            routes=self.routes,
+            placement=self.placement,
+            inputs=self.inputs,
+            relay=self.relay,
+            comfy=self.comfy,
+            meters=self.meters,
+            bursts=bursts,
+            keys=KEYS,
+            clock=self.clock,
+            nudge=self.nudged.append,
+        )
         self.edge = Edge(
             routes=self.routes,
             ledger=self.ledger,
-            bursts=Bursts(sessions=self.sessions, rules=rules, clock=self.clock, begin=self.begun.append),
+            bursts=bursts,
             activity=self.activity,
             files=Files(routes=self.routes, told=ToldFiles(self.clock)),
-            relay=self.relay,
-            meters=self.meters,
-            keys=KEYS,
+            submission=self.submission,
             tasks=self.tasks,
             identity=IdentityRules(),
             cookie=IdentityCookie(KEYS.cookie_key()),

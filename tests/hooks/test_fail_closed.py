@@ -13,7 +13,7 @@ from comfy_gateway.core.users import UserId
 from comfy_gateway.hooks import edge
 from comfy_gateway.hooks.fail_closed import fail_closed, fail_closed_async
 from comfy_gateway.service.routes import Routes
-from tests.hooks.stand import DUTY, NOWHERE, Stand, StandInRelay, ask, prompt, socket
+from tests.hooks.stand import DUTY, NOWHERE, Stand, ask, prompt, socket
 
 SECRET = "the address of an inner server"
 
@@ -32,13 +32,6 @@ class LostRoutes(Routes):
         raise LookupError(SECRET)
 
 
-class LostRelay(StandInRelay):
-    """Cannot say what it hears."""
-
-    async def is_listening(self, user: UserId | None, sid: str, *, timeout_s: float) -> bool:
-        raise LookupError(SECRET)
-
-
 def _without_rules(stand: Stand) -> None:
     stand.change(route_rules=None)
 
@@ -48,11 +41,16 @@ def _without_ids(stand: Stand) -> None:
 
 
 def _without_routes(stand: Stand) -> None:
-    stand.change(routes=LostRoutes(DUTY, lambda _user: DUTY))
+    lost = LostRoutes(DUTY, lambda _user: DUTY)
+    stand.placement.routes = lost
+    stand.change(routes=lost)
 
 
 def _without_relay(stand: Stand) -> None:
-    stand.change(relay=LostRelay())
+    def lose() -> None:
+        raise LookupError(SECRET)
+
+    stand.relay.while_waiting = lose
 
 
 def _without_site(stand: Stand) -> None:

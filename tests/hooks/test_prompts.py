@@ -16,7 +16,7 @@ from comfy_gateway.core.refusals import MAX_PROMPT_BYTES
 from comfy_gateway.core.socket_ids import upstream_sid
 from comfy_gateway.core.users import IdKind, UserId
 from comfy_gateway.hooks import edge
-from comfy_gateway.hooks.prompts import SOCKET_WAIT_S
+from comfy_gateway.service.submission import SOCKET_WAIT_S
 from tests.hooks.stand import ALICE, DUTY, KEYS, NOWHERE, POD, RULES, Stand, ask, prompt, socket, standing
 
 BODY = b'{"prompt": {"1": {"class_type": "EmptyImage"}}, "client_id": "tab"}'
@@ -141,7 +141,7 @@ async def test_a_prompt_goes_up_with_our_client_id_in_both_places(
     assert document["prompt"] == {}
     assert stand.where(flow) == DUTY.id
     rest = orjson.loads(body)
-    assert set(document) == {*rest, "client_id", "extra_data"}
+    assert set(document) == {*rest, "client_id", "extra_data", "prompt_id"}
     assert document["extra_data"].get("extra_pnginfo") == rest.get("extra_data", {}).get("extra_pnginfo")
 
 
@@ -155,7 +155,8 @@ async def test_what_orjson_would_round_arrives_unchanged(stand: Stand) -> None:
 async def test_a_prompt_waits_for_its_socket_and_asks_again_where_to_go(stand: Stand) -> None:
     stand.relay.while_waiting = lambda: stand.routes.set_private(ALICE, POD)
     flow = await stand.arrive(prompt(BODY))
-    assert stand.relay.asked == [(ALICE, "tab", SOCKET_WAIT_S)]
+    assert stand.relay.asked == [(ALICE, "tab", SOCKET_WAIT_S)] * 2
+    assert stand.relay.backends == [DUTY.id, POD.id]
     assert stand.where(flow) == POD.id
     assert flow.request.headers["X-Comfy-Gateway-Token"] == POD.token
 

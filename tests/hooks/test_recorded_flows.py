@@ -61,7 +61,6 @@ async def test_prompts_from_a_file_are_neither_entered_nor_counted_and_wait_for_
         flow.metadata |= {
             edge.PROMPT: True,
             edge.USER: ALICE.key,
-            edge.CLIENT_ID: "tab",
             edge.BACKEND: DUTY.id,
             edge.SOURCE: "duty",
         }

@@ -1,5 +1,5 @@
-"""The body of ``POST /prompt``: read as ComfyUI reads it, given another client_id, and otherwise left
-alone.
+"""The body of ``POST /prompt``: read as ComfyUI reads it, given an id and another client_id, and otherwise
+left alone.
 
 ComfyUI reads it with Python's own ``json``. orjson is several times faster, but rounds whole numbers beyond
 64 bits (seeds), cannot hold what overflows a double (``1e400``) and refuses ``NaN`` and lone surrogates,
@@ -8,11 +8,14 @@ that refuses too is an error.
 """
 
 import json
+import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Self
 
 import orjson
+
+MAX_ID_CHARACTERS: Final = 200
 
 _MAY_BE_ROUNDED: Final = re.compile(rb"[0-9]{19}|[0-9.][eE]\+?[0-9]{3}")
 """19 digits may be beyond 64 bits, three digits of exponent beyond a double."""
@@ -23,7 +26,7 @@ class PromptBody:
     """A prompt that has not been sent yet."""
 
     document: dict[str, Any] = field(repr=False)
-    """The JSON object. Not to be changed: ``with_client_id`` writes a copy."""
+    """The JSON object. Not to be changed: ``addressed`` makes a copy."""
     is_plain: bool
     """orjson reads and writes it without loss."""
 
@@ -51,35 +54,47 @@ class PromptBody:
         extra_data = self.document.get("extra_data")
         return _text(extra_data.get("client_id")) if isinstance(extra_data, dict) else None
 
-    @property
-    def prompt_id(self) -> str | None:
-        """The id that the caller has chosen, or None."""
-        return _text(self.document.get("prompt_id"))
+    def chosen_id(self) -> str | None:
+        """The prompt_id that the caller has chosen, read as ComfyUI reads it, or None.
 
-    def with_client_id(self, sid: str) -> bytes:
-        """The body with ``client_id`` set to ``sid`` at the top and in ``extra_data``, made if missing.
-
-        Raises ValueError for a body that is nested too deeply to be written again.
+        Raises ValueError with a text fit for the client for one that cannot be an id.
         """
-        document = {**self.document, "client_id": sid}
+        chosen = self.document.get("prompt_id")
+        if chosen is None or chosen == "":
+            return None
+        if isinstance(chosen, bool) or not isinstance(chosen, str | int | float):
+            raise ValueError("The prompt_id must be a text.")
+        prompt_id = str(chosen)
+        if len(prompt_id) > MAX_ID_CHARACTERS:
+            raise ValueError(f"The prompt_id has more than {MAX_ID_CHARACTERS} characters.")
+        if not prompt_id.isprintable():
+            raise ValueError("The prompt_id holds a character that cannot be printed.")
+        return prompt_id
+
+    def number_shown(self, position: int) -> float:
+        """The number that clients see: the caller's own, or our next one, as ComfyUI would give it."""
+        if "number" in self.document:
+            try:
+                number = float(self.document["number"])
+            except (TypeError, ValueError, OverflowError):
+                return position  # ComfyUI will not take it
+            return number if math.isfinite(number) else position
+        return -position if self.document.get("front") else position
+
+    def addressed(self, prompt_id: str, sid: str) -> Self:
+        """The prompt under this id for this socket: ``client_id`` is set at the top and in ``extra_data``."""
+        document = {**self.document, "prompt_id": prompt_id, "client_id": sid}
         extra_data = document.get("extra_data", {})
         if isinstance(extra_data, dict):  # anything else ComfyUI itself refuses
             document["extra_data"] = {**extra_data, "client_id": sid}
+        return replace(self, document=document)
+
+    def write(self) -> bytes:
+        """The body as it is sent. Raises ValueError for one that is nested too deeply to be written again."""
         try:
-            return orjson.dumps(document) if self.is_plain else json.dumps(document).encode("ascii")
+            return orjson.dumps(self.document) if self.is_plain else json.dumps(self.document).encode("ascii")
         except (RecursionError, orjson.JSONEncodeError):
             raise ValueError("The body is nested too deeply.") from None
-
-
-def accepted_prompt_id(status: int, body: bytes) -> str | None:
-    """The id that ComfyUI gave to a prompt, or None when it did not accept it."""
-    if not 200 <= status < 300:
-        return None
-    try:
-        answer = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return None
-    return _text(answer.get("prompt_id")) if isinstance(answer, dict) else None
 
 
 def _loads_as_comfyui_does(raw: bytes) -> Any:

@@ -85,6 +85,15 @@ PROMPT_ID_TAKEN: Final = Refusal(
 )
 
 
+PROMPT_ON_ITS_WAY: Final = Refusal(
+    503,
+    "prompt_on_its_way",
+    "A prompt with this prompt_id is on its way, and it is not known yet whether it was accepted.",
+    "Ask again, or look into the history.",
+    retry_after_s=5,
+)
+
+
 def bad_path(why: str) -> Refusal:
     """A path that two servers on the way could read differently."""
     return Refusal(400, "bad_path", "The path cannot be used.", why)

@@ -12,7 +12,6 @@ from comfy_gateway.core.cookie import IdentityCookie
 from comfy_gateway.core.files import FileName
 from comfy_gateway.core.hosts import AllowedHosts
 from comfy_gateway.core.identity import IdentityRules
-from comfy_gateway.core.keys import Keys
 from comfy_gateway.core.upstream import Upstream
 from comfy_gateway.core.users import UserId
 from comfy_gateway.core.whereabouts import Unknown, Whereabouts
@@ -20,17 +19,9 @@ from comfy_gateway.service.activity import Activity
 from comfy_gateway.service.bursts import Bursts
 from comfy_gateway.service.files import Files
 from comfy_gateway.service.ledger import Ledger
-from comfy_gateway.service.meters import Meters
 from comfy_gateway.service.routes import Routes
+from comfy_gateway.service.submission import Submission
 from comfy_gateway.service.tasks import Tasks
-
-
-class Relay(Protocol):
-    """What the prompt hook needs of the relay in ``site``."""
-
-    async def is_listening(self, user: UserId | None, sid: str, *, timeout_s: float) -> bool:
-        """Wait until events of a prompt sent now to the user's current backend would be heard."""
-        ...
 
 
 class Inputs(Protocol):
@@ -74,9 +65,7 @@ class Edge:
     bursts: Bursts
     activity: Activity
     files: Files
-    relay: Relay
-    meters: Meters
-    keys: Keys
+    submission: Submission
     tasks: Tasks
     identity: IdentityRules
     cookie: IdentityCookie
@@ -122,8 +111,6 @@ USER: Final = "gateway.user"
 """``UserId.key``, or absent."""
 REMEMBER: Final = "gateway.remember"
 """``UserId.key`` that the identity cookie is to be set to, or absent."""
-CLIENT_ID: Final = "gateway.client_id"
-"""The client's own socket id that a prompt was sent with."""
 OURS: Final = "gateway.origin_is_ours"
 SOURCE: Final = "gateway.source"
 READY: Final = "gateway.ready"

@@ -1,30 +1,31 @@
 """POST /prompt: the one request whose body and answer are read."""
 
+from urllib.parse import quote
+from weakref import WeakKeyDictionary
+
 from mitmproxy import http
 
 from comfy_gateway.core.classify import RequestClass
-from comfy_gateway.core.prompt_body import PromptBody, accepted_prompt_id
-from comfy_gateway.core.prompts import PromptRecord
+from comfy_gateway.core.cookie import COOKIE_NAME
+from comfy_gateway.core.errors import PromptRefused
+from comfy_gateway.core.prompt_body import PromptBody
 from comfy_gateway.core.refusals import (
     MAX_PROMPT_BYTES,
-    PROMPT_ID_TAKEN,
     PROMPT_TOO_LARGE,
     PROMPT_WITHOUT_LENGTH,
     Refusal,
     bad_prompt,
 )
-from comfy_gateway.core.socket_ids import upstream_sid
 from comfy_gateway.core.upstream import Source
-from comfy_gateway.core.users import UserId
 from comfy_gateway.hooks import edge, forward
 from comfy_gateway.hooks.answers import answer, answer_here
 from comfy_gateway.hooks.edge import Door, Edge
 from comfy_gateway.hooks.fail_closed import fail_closed, fail_closed_async
 from comfy_gateway.hooks.identity import bad_identity, decide, missing_identity, note
+from comfy_gateway.service.submission import OnItsWay, Reply, recorded
 
-MAX_ANSWER_BYTES = 10 * 1024 * 1024
-"""An answer to a prompt is small, but node_errors of a huge graph are not tiny."""
-SOCKET_WAIT_S = 5.0
+PROMPT_ID = "X-Comfy-Prompt-Id"
+SESSION_HEADERS = "x-comfy-session-"
 
 
 def refuse_unread(request: http.Request) -> Refusal | None:
@@ -40,12 +41,13 @@ def refuse_unread(request: http.Request) -> Refusal | None:
 
 
 class PromptsHook:
-    """Names the owner of each prompt to ComfyUI, sends it on, and counts the accepted ones."""
+    """Hands each prompt to the submission, sends it on, and hears the server's answer."""
 
     name = "gateway-prompts"
 
     def __init__(self, door: Door) -> None:
         self._door = door
+        self._on_their_way: WeakKeyDictionary[http.HTTPFlow, OnItsWay] = WeakKeyDictionary()
 
     @fail_closed
     def requestheaders(self, flow: http.HTTPFlow) -> None:
@@ -65,8 +67,9 @@ class PromptsHook:
             return
         if gateway is None:
             raise RuntimeError("the gateway ended while a prompt was on its way")
+        raw = flow.request.raw_content or b""
         try:
-            body = PromptBody.parse(flow.request.raw_content or b"")
+            body = PromptBody.parse(raw)
         except ValueError as error:
             answer_here(flow, bad_prompt(str(error)))
             return
@@ -78,58 +81,89 @@ class PromptsHook:
             answer_here(flow, missing_identity(gateway))
             return
         note(flow, found)
-        known = gateway.ledger.find(body.prompt_id) if body.prompt_id is not None else None
-        if known is not None and known.user_key != (found.user.key if found.user else None):
-            # The prompt's id is the key to its results; nobody may put another prompt under it.
-            answer_here(flow, PROMPT_ID_TAKEN)
-            return
-        await self._send(flow, gateway, body, found.user)
-
-    async def _send(self, flow: http.HTTPFlow, gateway: Edge, body: PromptBody, user: UserId | None) -> None:
-        sid = body.client_id or ""
         try:
-            content = body.with_client_id(upstream_sid(gateway.keys, user, sid))
-        except ValueError as error:
-            answer_here(flow, bad_prompt(str(error)))
+            ready = await gateway.submission.prepare(found.user, body, raw, peer=forward.peer_of(flow))
+        except PromptRefused as refused:
+            answer_here(flow, refused.refusal)
             return
-        backend = gateway.routes.current(user)
-        if sid:
-            # Its first events must not come before its socket on that server is open. A socket that cannot be
-            # opened in time does not hold the prompt back: the relay makes up the ending.
-            await gateway.relay.is_listening(user, sid, timeout_s=SOCKET_WAIT_S)
-            backend = gateway.routes.current(user)  # the route may have moved meanwhile
-        flow.request.raw_content = content
-        flow.request.headers["Content-Length"] = str(len(content))
-        flow.metadata[edge.CLIENT_ID] = sid
+        if isinstance(ready, Reply):
+            flow.metadata[edge.SETTLED] = True
+            flow.response = http.Response.make(ready.status)
+            _replace(flow, ready)
+        else:
+            self._send(flow, gateway, ready)
+
+    def _send(self, flow: http.HTTPFlow, gateway: Edge, way: OnItsWay) -> None:
+        self._on_their_way[flow] = way
+        flow.request.raw_content = way.content
+        flow.request.headers["Content-Length"] = str(len(way.content))
+        flow.request.headers["Accept-Encoding"] = "identity"
         flow.metadata[edge.PROMPT] = True
         forward.announce(flow, is_https=gateway.is_public_https)
-        forward.to_backend(flow, backend)
-        gateway.activity.begin(backend.id)
-        flow.metadata[edge.TRANSFER] = backend.id
+        forward.to_backend(flow, way.backend)
+        gateway.activity.begin(way.backend.id)
+        flow.metadata[edge.TRANSFER] = way.backend.id
 
-    def response(self, flow: http.HTTPFlow) -> None:
-        """Note an accepted prompt. A refused one, whatever its reason, counts for nothing."""
+    async def response(self, flow: http.HTTPFlow) -> None:
+        """The server's answer is here, whole unless it is too long to be one to a prompt."""
+        way = self._arrived(flow)
         gateway = self._door.edge
-        if edge.is_recorded(flow) or gateway is None or flow.response is None:
+        if way is None or gateway is None or flow.response is None:
             return
-        if not flow.metadata.get(edge.PROMPT):
-            return
-        prompt_id = accepted_prompt_id(flow.response.status_code, flow.response.raw_content or b"")
-        if prompt_id is None:
-            return
-        flow.response.headers["X-Comfy-Prompt-Id"] = prompt_id
-        user_key = flow.metadata.get(edge.USER)
-        gateway.ledger.accept(
-            PromptRecord(
-                prompt_id,
-                user_key,
-                flow.metadata[edge.CLIENT_ID],
-                flow.metadata[edge.BACKEND],
-            )
+        body = None if flow.response.stream else flow.response.get_content(strict=False)
+        reply = await gateway.submission.answered(way, flow.response.status_code, body)
+        if reply is not None and not flow.response.stream:
+            _replace(flow, reply)
+
+    def error(self, flow: http.HTTPFlow) -> None:
+        """There will be no answer. A connection that was never open has carried nothing."""
+        way = self._arrived(flow)
+        gateway = self._door.edge
+        if way is not None and gateway is not None:
+            was_sent = flow.server_conn.timestamp_tcp_setup is not None
+            gateway.submission.unanswered(way, was_sent=was_sent)
+
+    def done(self) -> None:
+        """mitmproxy now writes flows that have not ended into its file, too."""
+        for flow in tuple(self._on_their_way):
+            self._arrived(flow)
+
+    def _arrived(self, flow: http.HTTPFlow) -> OnItsWay | None:
+        """The prompt that this flow has carried. mitmproxy may record the flow from now on: secrets are taken out."""
+        way = self._on_their_way.pop(flow, None)
+        if way is not None and (kept := recorded(way)) is not way.content:
+            flow.request.content = kept
+        return way
+
+
+def _replace(flow: http.HTTPFlow, reply: Reply) -> None:
+    """Answer with this. What the server said about its own answer goes with it, but for an answer of its own."""
+    response = flow.response
+    assert response is not None
+    if reply.status != response.status_code or str(reply.source) != flow.metadata.get(edge.SOURCE):
+        flow.response = response = http.Response.make(
+            reply.status, b"", http.Headers(_of_ours(response.headers))
         )
-        gateway.meters.prompt_accepted(Source(flow.metadata[edge.SOURCE]))
-        if user_key is not None:
-            gateway.bursts.prompt_accepted(UserId.from_key(user_key))
+        response.headers["Content-Type"] = "application/json; charset=utf-8"
+        response.headers["Cache-Control"] = "no-store"
+    if reply.source is not Source.GATEWAY:
+        response.headers["X-Comfy-Session-Source"] = str(reply.source)
+        flow.metadata[edge.SOURCE] = str(reply.source)
+    response.content = reply.body
+    response.headers.pop(PROMPT_ID, None)
+    if reply.prompt_id is not None:
+        # An id of another alphabet would be no header.
+        response.headers[PROMPT_ID] = reply.prompt_id if reply.prompt_id.isascii() else quote(reply.prompt_id)
+
+
+def _of_ours(headers: http.Headers) -> list[tuple[bytes, bytes]]:
+    """What the router has said about the session."""
+    return [
+        (name, value)
+        for name, value in headers.fields
+        if name.lower().startswith(SESSION_HEADERS.encode())
+        or (name.lower() == b"set-cookie" and value.startswith(f"{COOKIE_NAME}=".encode()))
+    ]
 
 
 def _is_prompt(flow: http.HTTPFlow) -> bool:

@@ -105,7 +105,7 @@ class RouterHook:
             )
             headers.add("Set-Cookie", cookie)
         if flow.metadata.get(edge.PROMPT):
-            flow.response.stream = not _is_short(headers, MAX_BUFFERED_ANSWER_BYTES)
+            flow.response.stream = _is_long(headers, MAX_BUFFERED_ANSWER_BYTES)
         else:
             flow.response.stream = not self._may_keep(headers)
 
@@ -138,6 +138,11 @@ def user_of(flow: http.HTTPFlow) -> UserId | None:
 def _is_short(headers: http.Headers, limit_bytes: int) -> bool:
     length = headers.get("content-length", "")
     return length.isdecimal() and int(length) <= limit_bytes
+
+
+def _is_long(headers: http.Headers, limit_bytes: int) -> bool:
+    length = headers.get("content-length", "")
+    return length.isdecimal() and int(length) > limit_bytes
 
 
 def _to_relay(flow: http.HTTPFlow, gateway: Edge, user: UserId | None) -> None:

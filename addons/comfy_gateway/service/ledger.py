@@ -70,6 +70,9 @@ type Reserved = New | Same | InFlight | Foreign
 class _Reservation:
     record: PromptRecord
     settled: asyncio.Future[PromptRecord | None]
+    on_accepted: Watcher | None = None
+    sent_at_s: float | None = None
+    """Monotonic."""
     is_doubtful: bool = False
     started_at: datetime | None = None
     ending: tuple[Outcome, datetime] | None = None
@@ -155,15 +158,18 @@ class Ledger:
         if number < MAX_COUNTED:
             self._position = max(self._position, math.ceil(number))
 
-    def reserve(self, record: PromptRecord) -> Reserved:
-        """Hold the id of a prompt that has just arrived, so that nobody else can use it."""
+    def reserve(self, record: PromptRecord, on_accepted: Watcher | None = None) -> Reserved:
+        """Hold the id of a prompt that has just arrived, so that nobody else can use it.
+
+        ``on_accepted(record)`` is called once if it turns out to be accepted, however that becomes known.
+        """
         known = self._records.get(record.prompt_id)
         if known is not None:
             return Same(known) if known.user_key == record.user_key else Foreign()
         held = self._reserved.get(record.prompt_id)
         if held is not None:
             return InFlight(held.settled) if held.record.user_key == record.user_key else Foreign()
-        self._hold(record)
+        self._hold(record).on_accepted = on_accepted
         return New()
 
     async def write_down(self, record: PromptRecord, body: bytes, *, stored_body: bytes) -> Reserved:
@@ -173,8 +179,10 @@ class Ledger:
         there, older than what memory holds or another gateway's, and that the reservation has ended.
         ``stored_body`` is the body without secrets: what ``body`` still knows after a restart.
         """
-        held = self._reserved[record.prompt_id]
-        held.record = record
+        held = self._reserved.get(record.prompt_id)
+        if held is None:  # an event has proved meanwhile that an earlier try was accepted
+            return Same(self._records[record.prompt_id])
+        held.record, held.sent_at_s = record, self._clock.monotonic()
         found = await self._journal.write_down(LedgerRow(record, is_confirmed=False), stored_body)
         if found is None:
             self._bodies.keep(record.prompt_id, body)
@@ -210,8 +218,10 @@ class Ledger:
         record = _with_early(record, early)
         if not held.settled.done():
             held.settled.set_result(record)
-        self._store(record)
-        return record
+        stored = self._store(record)
+        if held.on_accepted is not None:
+            _tell(held.on_accepted, stored)
+        return stored
 
     def discard(self, prompt_id: str) -> None:
         """A reserved prompt was not accepted: the id is free again."""
@@ -227,6 +237,13 @@ class Ledger:
         held.is_doubtful = True
         if held.started_at is not None or held.ending is not None:
             self.confirm(prompt_id)
+
+    def doubt_older_than(self, seconds: float) -> None:
+        """The answers to prompts that were sent so long ago will not be heard any more."""
+        until_s = self._clock.monotonic() - seconds
+        for prompt_id, held in tuple(self._reserved.items()):
+            if not held.is_doubtful and held.sent_at_s is not None and held.sent_at_s <= until_s:
+                self.doubt(prompt_id)
 
     def doubtful(self) -> list[PromptRecord]:
         """Prompts that may have been accepted, oldest first."""
@@ -276,15 +293,15 @@ class Ledger:
         record = self._records[prompt_id]
         if record.is_finished:
             return record
-        moved = replace(
-            record,
-            backend_id=backend_id,
-            outcome=Outcome.ACCEPTED,
-            started_at=None,
-            replays=record.replays + 1,
+        return self._store(
+            replace(
+                record,
+                backend_id=backend_id,
+                outcome=Outcome.ACCEPTED,
+                started_at=None,
+                replays=record.replays + 1,
+            )
         )
-        self._store(moved)
-        return moved
 
     async def body(self, prompt_id: str) -> bytes | None:
         """The body of an unfinished prompt as it was sent up, but with inputs as the client named them.
@@ -334,6 +351,14 @@ class Ledger:
         """
         records = [self._records[prompt_id] for prompt_id in self._by_user.get(user_key, ())]
         return [record for record in records if backend_id is None or record.backend_id == backend_id]
+
+    def ended_since(self, when: datetime) -> list[PromptRecord]:
+        """Prompts of everybody that memory holds and that ended at that UTC time or later."""
+        return [
+            record
+            for record in self._records.values()
+            if record.is_finished and record.ended_at is not None and record.ended_at >= when
+        ]
 
     def watch(self, watcher: Watcher) -> Callable[[], None]:
         """Have ``watcher(record)`` called after each acceptance, beginning, move and ending; returns what ends that."""
@@ -409,7 +434,7 @@ class Ledger:
             self._early.popitem(last=False)
         return early
 
-    def _store(self, record: PromptRecord) -> None:
+    def _store(self, record: PromptRecord) -> PromptRecord:
         before = self._records.get(record.prompt_id)
         if record.is_finished and (before is None or not before.is_finished):
             record = replace(record, number=self._number_in_history(record.number))
@@ -419,12 +444,8 @@ class Ledger:
             self._bodies.drop(record.prompt_id)
             self._journal.drop_body(record.prompt_id)
         for watcher in tuple(self._watchers):
-            try:
-                watcher(record)
-            except (
-                Exception
-            ):  # its fault must not keep the others from hearing of it, nor the page from its events
-                logger.exception("prompt %s: not everybody took notice of it", record.prompt_id)
+            _tell(watcher, record)
+        return record
 
     def _number_in_history(self, number: float) -> float:
         """The number under which a prompt that ends now stands in the history.
@@ -458,6 +479,14 @@ class Ledger:
         del of_user[prompt_id]
         if not of_user:
             del self._by_user[forgotten.user_key]
+
+
+def _tell(watcher: Watcher, record: PromptRecord) -> None:
+    """Its fault must not keep the others from hearing of it, nor the page from its events."""
+    try:
+        watcher(record)
+    except Exception:
+        logger.exception("prompt %s: not everybody took notice of it", record.prompt_id)
 
 
 def _with_early(record: PromptRecord, early: _Early) -> PromptRecord:

@@ -56,17 +56,11 @@ class Placement(Protocol):
 class Inputs(Protocol):
     """Brings a prompt's input files to its server."""
 
-    async def carry(self, user: UserId | None, document: dict[str, Any], backend: Backend) -> dict[str, Any]:
+    async def carry(
+        self, user: UserId | None, document: dict[str, Any], backend: Backend
+    ) -> Mapping[str, Any]:
         """The prompt as that server must be told it. Raises PromptRefused."""
         ...
-
-
-class InputsAsNamed:
-    """Implements Inputs where all servers see the same files."""
-
-    async def carry(self, user: UserId | None, document: dict[str, Any], backend: Backend) -> dict[str, Any]:
-        """The prompt as it is."""
-        return document
 
 
 class Rescue:
@@ -183,8 +177,8 @@ class Rescue:
         if fates.get(record.prompt_id, True) is not None:
             return None  # an earlier try, of which no answer came, has arrived
         document = await self._inputs.carry(user, body.document, target)
-        document = {**document, "prompt_id": record.prompt_id}
-        content = replace(body, document=document).with_client_id(upstream_sid(self._keys, user, record.sid))
+        sid = upstream_sid(self._keys, user, record.sid)
+        content = replace(body, document=dict(document)).addressed(record.prompt_id, sid).write()
         answer = await self._comfy.post_prompt(target, content)
         if answer.prompt_id == record.prompt_id:
             return None
