@@ -91,21 +91,28 @@ async def test_a_socket_that_stays_open_hears_prompts_on_both_sides_of_the_move(
     async with start_gateway(**cloud.settings(duty)) as gateway:
         alice = Person(http, gateway.url, client_id="tab")
         async with alice.socket() as events:
+            flags = {"supports_preview_metadata": True}  # as the front end: its previews name their node
+            await events.socket.send_json({"type": "feature_flags", "data": flags})
+            await events.until(lambda event: event["type"] == "feature_flags", "duty has heard it")
             slow = [await (await alice.prompt(picture(n, sleep_s=0.8))).json() for n in range(5)]
             await eventually(alice.is_ready, "alice is on her pod")
-            quick = await (await alice.prompt(picture(99))).json()
+            quick = await (await alice.prompt(picture(99, sleep_s=0.1))).json()
             assert quick["prompt_id"] not in {prompt["prompt_id"] for prompt in duty.sim.accepted}
             await events.until(
-                lambda event: (
-                    event["type"] == "execution_success"
-                    and event["data"]["prompt_id"] == slow[4]["prompt_id"]
-                ),
+                lambda event: event["data"] == {"node": None, "prompt_id": slow[4]["prompt_id"]},
                 "the last of the prompts on duty",
             )
+            told = {prompt["prompt_id"]: events.told(prompt["prompt_id"]) for prompt in (*slow, quick)}
+            assert list(told.values()) == [told[quick["prompt_id"]]] * 6
+            assert [kind for kind, _ in told[quick["prompt_id"]]] == [
+                *("execution_start", "execution_cached", "executing", "executing"),
+                *["progress"] * 4,
+                *("executing", "executed", "execution_success", "executing"),
+            ]
             ended = [
                 event["data"]["prompt_id"] for event in events.seen if event["type"] == "execution_success"
             ]
-            assert sorted(ended) == sorted([quick["prompt_id"], *(prompt["prompt_id"] for prompt in slow)])
+            assert quick["prompt_id"] in ended[:-1], "before the five are done"
             assert [prompt_id for prompt_id in ended if prompt_id != quick["prompt_id"]] == [
                 prompt["prompt_id"] for prompt in slow
             ]

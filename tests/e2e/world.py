@@ -125,6 +125,17 @@ class Events:
             kinds = [event["type"] for event in self.seen]
             raise AssertionError(f"not within {within_s} s: {what}; seen {kinds}") from None
 
+    def told(self, prompt_id: str) -> list[tuple[str, Any]]:
+        """Kind and node, or value, of what was said about a prompt, in order; without ``progress_state``, which says
+        the same as the others.
+        """
+        about = [event for event in self.seen if event["data"].get("prompt_id") == prompt_id]
+        return [
+            (event["type"], event["data"].get("value", event["data"].get("node")))
+            for event in about
+            if event["type"] != "progress_state"
+        ]
+
     async def ended(self, prompt_id: str, *, within_s: float = 20.0) -> str:
         """Wait for the ending of a prompt; returns its type."""
         endings = {"execution_success", "execution_error", "execution_interrupted"}
