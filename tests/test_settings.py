@@ -330,6 +330,9 @@ WRONG = [
     ("BUDGET_HOURLY_USD", "$5", "a number from 0"),
     ("GATEWAY_KEEP_MB", "-1", "or auto"),
     ("GATEWAY_KEEP_MB", "some", "or auto"),
+    ("VAULT_MAX_GB", "-1", "a number from 0"),
+    ("VAULT_MAX_DAYS", "a month", "a number from 0"),
+    ("VAULT_DEADLINE_S", "0", "a number above 0"),
 ]
 
 WRONG_SECRETS = [
@@ -340,6 +343,9 @@ WRONG_SECRETS = [
     ("GATEWAY_DATABASE_URL", "postgresql+asyncpg:///", "postgresql+asyncpg"),
     ("GATEWAY_DATABASE_URL", "sqlite://x", "in memory"),
     ("GATEWAY_DATABASE_URL", "sqlite+aiosqlite:///:memory:", "in memory"),
+    ("VAULT_URL", "file://sesame", "three slashes"),
+    ("VAULT_URL", "sesame://", "s3://bucket/folder"),
+    ("VAULT_URL", "se same://x", "s3://bucket/folder"),
     ("RUNPOD_EXTRA_PAYLOAD", "{sesame", "no JSON at character"),
     ("RUNPOD_EXTRA_PAYLOAD", "[]", "a JSON object"),
     ("RUNPOD_EXTRA_PAYLOAD", '{"name": "sesame"}', "without 'name'"),
@@ -522,6 +528,21 @@ def test_the_database_is_in_the_state_folder_wherever_that_is(read: Load, tmp_pa
     assert settings.database_url.get_secret_value() == f"sqlite+aiosqlite:///{tmp_path}/state/gateway.db"
 
 
+@pytest.mark.parametrize(
+    ("given_url", "url"),
+    [
+        ("outputs", "file://{root}/outputs"),
+        ("/var/outputs", "file:///var/outputs"),
+        ("file:///var/outputs", "file:///var/outputs"),
+        ("s3://bucket/folder", "s3://bucket/folder"),
+        ("memory://x", "memory://x"),
+        ("", "file://{root}/.gateway/vault"),
+    ],
+)
+def test_the_vault_is_a_folder_or_any_address(read: Load, tmp_path: Path, given_url: str, url: str) -> None:
+    assert read(VAULT_URL=given_url).vault_url == url.format(root=tmp_path)
+
+
 def test_a_home_folder_is_filled_in(read: Load) -> None:
     assert read(GATEWAY_STATE_DIR="~/gw").state_dir == Path.home() / "gw"
 
@@ -647,7 +668,9 @@ def test_the_example_names_every_setting_with_its_default_and_explains_it() -> N
     assert pods
     assert EXAMPLE_LINES.keys() - pods == variables().keys() - {"POD_ENV_<NAME>"}
     for name in (
-        EXAMPLE_LINES.keys() - pods - {"DUTY_POD_URL", "RUNPOD_EXTRA_PAYLOAD", "GATEWAY_DATABASE_URL"}
+        EXAMPLE_LINES.keys()
+        - pods
+        - {"DUTY_POD_URL", "RUNPOD_EXTRA_PAYLOAD", "GATEWAY_DATABASE_URL", "VAULT_URL"}
     ):
         default = default_text(variables()[name])
         assert EXAMPLE_LINES[name] == ("" if default == "\N{EN DASH}" else default), name

@@ -52,6 +52,7 @@ def gateway_settings(
         "PORT": str(port),
         "GATEWAY_PUBLIC_URL": "http://127.0.0.1",
         "GATEWAY_STATE_DIR": str(state_dir),
+        "VAULT_URL": f"file://{state_dir}/vault",
         "GATEWAY_DATABASE_URL": f"sqlite+aiosqlite:///{state_dir}/gateway.db",
         "GATEWAY_SECRET": secrets.token_urlsafe(32),
         "DUTY_POD_URL": duty_url,

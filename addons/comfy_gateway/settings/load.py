@@ -26,7 +26,7 @@ from comfy_gateway.settings.sources import (
 PROJECT_ROOT: Final = Path(__file__).resolve().parents[3]
 DATABASE_FILE: Final = "gateway.db"
 
-_OUR_PREFIXES: Final = ("RUNPOD_", "GATEWAY_", "DUTY_", "USER_ID_", "BUDGET_")
+_OUR_PREFIXES: Final = ("RUNPOD_", "GATEWAY_", "DUTY_", "USER_ID_", "BUDGET_", "VAULT_")
 _KNOWN_ELSEWHERE: Final = re.compile(
     r"RUNPOD_(POD_ID|DC_ID|POD_HOSTNAME|CPU_COUNT|MEM_GB|GPU_NAME|PUBLIC_IP|TCP_PORT_\d+|UDP_PORT_\d+|VOLUME_ID"
     r"|PROJECT_ID|ENDPOINT_ID|WEBHOOK_\w+|SECRET_\w+|API_BASE_URL|UA_INTEGRATION)"

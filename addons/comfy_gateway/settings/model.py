@@ -298,6 +298,28 @@ class Telemetry(Group):
     """A pod whose telemetry was never seen is ended after so long without a prompt or a transfer."""
 
 
+class Vault(Group):
+    """Keeping what pods make"""
+
+    url: Annotated[
+        SecretStr | None,
+        Var(
+            "VAULT_URL",
+            "a folder, or an address that fsspec knows",
+            is_secret=True,
+            default_text="the folder vault in GATEWAY_STATE_DIR",
+        ),
+        BeforeValidator(parse.vault_url),
+    ] = None
+    """Where outputs of private pods are kept: a folder, or s3://bucket/folder and the like (docs/vault.md)."""
+    max_gb: Annotated[float, Var("VAULT_MAX_GB"), Field(ge=0, le=1_000_000)] = 100
+    """Beyond so much the oldest kept files are removed; 0: no bound."""
+    max_days: Annotated[float, Var("VAULT_MAX_DAYS"), Field(ge=0, le=36_500)] = 0
+    """Kept files older than this are removed; 0: no bound."""
+    deadline_s: Annotated[Seconds, Var("VAULT_DEADLINE_S")] = 300
+    """How long the end of a pod waits until all of its files are safe."""
+
+
 class Limits(Group):
     """Caps and patience"""
 
@@ -338,7 +360,7 @@ class Settings(Group):
         Var("GATEWAY_STATE_DIR", "a folder", default_text=".gateway"),
         BeforeValidator(parse.folder),
     ]
-    """Database and secrets (mode 0700); a relative path is below the project's root."""
+    """Database, kept files and secrets (mode 0700); a relative path is below the project's root."""
     database_url: Annotated[
         SecretStr,
         Var(
@@ -372,6 +394,7 @@ class Settings(Group):
     boot: Boot = Field(default_factory=Boot)
     burst: Burst = Field(default_factory=Burst)
     telemetry: Telemetry = Field(default_factory=Telemetry)
+    vault: Vault = Field(default_factory=Vault)
     limits: Limits = Field(default_factory=Limits)
     routes: RouteRules = NO_RULES
     warnings: tuple[str, ...] = ()
@@ -390,6 +413,15 @@ class Settings(Group):
             telemetry_template=self.telemetry.template,
             telemetry_port=self.telemetry.port,
             telemetry_path=self.telemetry.path,
+        )
+
+    @property
+    def vault_url(self) -> str:
+        """Where outputs of pods are kept; may hold credentials."""
+        return (
+            f"file://{self.state_dir / 'vault'}"
+            if self.vault.url is None
+            else self.vault.url.get_secret_value()
         )
 
     @property

@@ -20,6 +20,7 @@ _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _QUERY_KEY: Final = re.compile(r"[A-Za-z0-9_.-]+")
 _POD_NAME_TAG: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _PATH: Final = re.compile(r"/[!-~]*")
+_SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*")
 _ENV_NAME: Final = re.compile(r"[A-Z_][A-Z0-9_]*")
 
 # RunPod's SDK pastes values into its queries unescaped: nothing may pass that could end a string there.
@@ -329,6 +330,20 @@ def database_url(value: str, info: ValidationInfo) -> str:
     if scheme in {"postgres", "postgresql", "postgresql+asyncpg"} and rest.strip("/"):
         return f"postgresql+asyncpg://{rest}"
     raise ValueError(allowed)
+
+
+def vault_url(value: str, info: ValidationInfo) -> str:
+    """Any address with a scheme, or a folder; a relative folder is below the project root. Folders become file://."""
+    scheme, separator, rest = value.partition("://")
+    if not separator:
+        return f"file://{_below_root(value, info)}"
+    if not _SCHEME.fullmatch(scheme) or not rest.strip("/") or not value.isprintable():
+        raise ValueError("a folder, or an address that fsspec knows such as s3://bucket/folder")
+    if scheme in {"file", "local"}:
+        if not rest.startswith("/"):
+            raise ValueError("a folder, or file:// with three slashes and an absolute path")
+        return f"file://{rest}"
+    return value
 
 
 def folder(value: Any, info: ValidationInfo) -> Path:
