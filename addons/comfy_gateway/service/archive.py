@@ -8,7 +8,8 @@ made up from the outputs that events named.
 import asyncio
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
 from comfy_gateway.core.errors import BackendUnavailable
@@ -49,6 +50,10 @@ class Entries(Protocol):
 
     def of_user(self, user_key: str | None, *, backend_id: str | None = None) -> list[PromptRecord]:
         """All prompts of a user, oldest first."""
+        ...
+
+    def ended_since(self, when: datetime) -> list[PromptRecord]:
+        """Prompts that ended at that time or later."""
         ...
 
 
@@ -111,29 +116,31 @@ class Archive:
         """Whether entries of this server are still to be read."""
         return self._busy[backend_id] > 0
 
-    async def resume(self, user_keys: Iterable[str | None], pods: Mapping[str, str]) -> None:
+    async def resume(self, pods: Mapping[str, str]) -> None:
         """After a restart: name the files of living pods again, and read what was not read in time.
 
-        ``pods`` says whose pods there are: user key by pod name. The prompts of all those users are looked at.
+        ``pods`` says whose pods there are: user key by pod name.
         """
-        now = self._clock.now()
-        for user_key in user_keys:
-            for record in self._entries.of_user(user_key):
-                is_on_pod = pods.get(record.backend_id) == user_key
-                is_recent = record.ended_at is not None and (now - record.ended_at).total_seconds() < RECENT_S
-                if record.outcome in KEPT_OF and (is_on_pod or is_recent):
-                    await self._resume(record, is_on_pod=is_on_pod)
+        on_pods = [
+            record
+            for pod_name, user_key in pods.items()
+            for record in self._entries.of_user(user_key, backend_id=pod_name)
+        ]
+        recent = self._entries.ended_since(self._clock.now() - timedelta(seconds=RECENT_S))
+        for record in {record.prompt_id: record for record in (*on_pods, *recent)}.values():
+            if record.outcome in KEPT_OF:
+                await self._resume(record)
 
     async def aclose(self) -> None:
         """Stop reading. What was not read is looked for after the next start."""
         await self._tasks.aclose()
 
-    async def _resume(self, record: PromptRecord, *, is_on_pod: bool) -> None:
+    async def _resume(self, record: PromptRecord) -> None:
         entry = await self._entries.entry(record.prompt_id)
         backend = self._servers.find(record)
         if entry is None and backend is not None and not record.is_hidden:
             self.read(record)
-        elif is_on_pod and backend is not None and entry is not None:
+        elif backend is not None and entry is not None:
             for file in files_in(entry.get("outputs")):
                 there = without_alias(file, backend.alias)
                 if there is not None:
