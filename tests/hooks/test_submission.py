@@ -503,6 +503,32 @@ async def test_a_flow_that_has_not_ended_is_written_without_its_key(stand: Stand
     assert flow.response.status_code == 200
 
 
+NOT_SENT: dict[str, tuple[bytes, str, int]] = {
+    "the same again": (with_key("known"), "alice", 200),
+    "somebody else's id": (with_key("known"), "bob", 409),
+    "an id that is none": (with_key("x" * 300), "alice", 400),
+    "no JSON": (with_key("p1") + b"}", "alice", 400),
+    "a fault of ours": (with_key("p1"), "alice", 503),
+}
+
+
+@pytest.mark.parametrize(("given", "user", "status"), NOT_SENT.values(), ids=NOT_SENT.keys())
+async def test_the_key_of_a_prompt_that_is_not_sent_is_not_kept_either(
+    stand: Stand, given: bytes, user: str, status: int
+) -> None:
+    await stand.exchange(prompt(body("known")), accepted("known"))
+    if status == 503:
+        stand.placement.routes = None  # type: ignore[assignment]
+    flow = await stand.exchange(prompt(given, user=user))
+    assert told(flow)[0] == status
+    assert KEY not in repr(flow.get_state())
+
+
+async def test_a_body_that_cannot_be_read_and_holds_no_key_can_be_looked_at(stand: Stand) -> None:
+    flow = await stand.exchange(prompt(b'{"prompt": '))
+    assert flow.request.raw_content == b'{"prompt": '
+
+
 async def test_what_holds_no_key_is_kept_as_it_was_sent(stand: Stand) -> None:
     stand.inputs.rewritten = {"prompt": {"1": "renamed"}}
     flow = await stand.arrive(prompt(body("p1")))

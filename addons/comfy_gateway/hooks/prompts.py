@@ -22,7 +22,7 @@ from comfy_gateway.hooks.answers import answer, answer_here
 from comfy_gateway.hooks.edge import Door, Edge
 from comfy_gateway.hooks.fail_closed import fail_closed, fail_closed_async
 from comfy_gateway.hooks.identity import bad_identity, decide, missing_identity, note
-from comfy_gateway.service.submission import OnItsWay, Reply, recorded
+from comfy_gateway.service.submission import OnItsWay, Reply, recordable, recorded
 
 PROMPT_ID = "X-Comfy-Prompt-Id"
 SESSION_HEADERS = "x-comfy-session-"
@@ -65,33 +65,44 @@ class PromptsHook:
         gateway = self._door.edge
         if flow.metadata.get(edge.SETTLED) or not _is_prompt(flow):
             return
-        if gateway is None:
-            raise RuntimeError("the gateway ended while a prompt was on its way")
+        way = None
+        try:
+            if gateway is None:
+                raise RuntimeError("the gateway ended while a prompt was on its way")
+            way = await self._prepare(flow, gateway)
+        finally:
+            if way is None:
+                flow.request.content = recordable(flow.request.raw_content or b"")
+        if way is not None:
+            self._send(flow, gateway, way)
+
+    async def _prepare(self, flow: http.HTTPFlow, gateway: Edge) -> OnItsWay | None:
+        """The prompt, ready to be sent; None when the flow is answered already."""
         raw = flow.request.raw_content or b""
         try:
             body = PromptBody.parse(raw)
         except ValueError as error:
             answer_here(flow, bad_prompt(str(error)))
-            return
+            return None
         found = decide(flow, gateway, client_id=body.client_id)
         if found.problem is not None:
             answer_here(flow, bad_identity(found.problem))
-            return
+            return None
         if found.user is None and gateway.identity.is_required:
             answer_here(flow, missing_identity(gateway))
-            return
+            return None
         note(flow, found)
         try:
             ready = await gateway.submission.prepare(found.user, body, raw, peer=forward.peer_of(flow))
         except PromptRefused as refused:
             answer_here(flow, refused.refusal)
-            return
-        if isinstance(ready, Reply):
-            flow.metadata[edge.SETTLED] = True
-            flow.response = http.Response.make(ready.status)
-            _replace(flow, ready)
-        else:
-            self._send(flow, gateway, ready)
+            return None
+        if isinstance(ready, OnItsWay):
+            return ready
+        flow.metadata[edge.SETTLED] = True
+        flow.response = http.Response.make(ready.status)
+        _replace(flow, ready)
+        return None
 
     def _send(self, flow: http.HTTPFlow, gateway: Edge, way: OnItsWay) -> None:
         self._on_their_way[flow] = way

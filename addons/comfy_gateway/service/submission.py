@@ -404,6 +404,17 @@ def _without_secrets(body: PromptBody, written: bytes) -> bytes:
     return written if document is body.document else replace(body, document=dict(document)).write()
 
 
+def recordable(raw: bytes) -> bytes:
+    """What may be kept of a body that was not sent on. One that cannot be read is left out if it may hold a secret."""
+    try:
+        body = PromptBody.parse(raw)
+        written = body.write()
+        without = _without_secrets(body, written)
+    except ValueError:
+        return b"" if may_hold_secrets(raw) else raw
+    return raw if without is written else without
+
+
 def recorded(way: OnItsWay) -> bytes:
     """What may be kept of the body that was sent: its bytes, but for secrets."""
     return way.content if way.stored is way.written else way.stored
