@@ -416,6 +416,10 @@ async def test_a_file_is_awaited_until_its_prompt_has_ended(around: World) -> No
     assert not around.inputs.is_awaited(backend, named("b.png"))
     around.ledger.end("p1", Outcome.DONE)
     assert not around.inputs.is_awaited(backend, file)
+    accepted(around, "of before a restart")
+    assert around.inputs.is_awaited(backend, file)
+    await around.inputs.carry(ALICE, {"prompt": {}, "prompt_id": "of before a restart"}, backend)
+    assert not around.inputs.is_awaited(backend, file)
 
 
 async def test_a_pod_that_lost_its_files_gets_them_again(around: World) -> None:

@@ -30,6 +30,8 @@ from comfy_gateway.service.routes import Routes
 logger = logging.getLogger(__name__)
 
 MOST_NAMES: Final = 1000
+MOST_SENT: Final = 5
+"""Times that an upload is sent at most until it has a name of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,24 +128,45 @@ class InputUploads:
             form = await self._with_original(user, peer, form, backend)
         # What nobody can know yet: the server puts the mask and its original together.
         content = None if form.kind == "mask" else form.content
-        wanted, is_overwriting = asked, form.overwrites
-        if is_overwriting:
-            is_overwriting = not self._inputs.is_awaited(backend, asked)
+        is_overwriting = form.overwrites and not self._inputs.is_awaited(backend, asked)
+        if form.overwrites:
+            answer = await self._send(form, asked, backend, headers, is_overwriting=is_overwriting)
         else:
-            wanted = await self._free_name(user, peer, asked, backend, content)
-        answer = await self._send(form, wanted, backend, headers, is_overwriting=is_overwriting)
+            answer = await self._send_beside(user, peer, form, asked, backend, content, headers)
         stored = answer.stored_as
         if stored is not None:
             await self._remember(owner_keys(user, peer)[0], form, asked, stored, backend)
         return Taken(answer, backend)
 
-    async def _free_name(
-        self, user: UserId | None, peer: str, asked: FileName, backend: Backend, content: Content | None
-    ) -> FileName:
+    async def _send_beside(
+        self,
+        user: UserId | None,
+        peer: str,
+        form: UploadForm,
+        asked: FileName,
+        backend: Backend,
+        content: Content | None,
+        headers: Mapping[str, str],
+    ) -> FormAnswer:
+        """Send it under the first name that means no other content to the user, here or elsewhere."""
+        place, sent = place_of(backend), 0
         for name in islice(numbered(asked), MOST_NAMES):
-            if not await self._inputs.is_taken(user, peer, name, backend, content):
-                return name
-        return asked
+            there = self._book.copy_at(place, name)
+            if there is not None and there.content != content:
+                continue
+            if await self._inputs.is_taken(user, peer, name, backend, content):
+                continue
+            answer = await self._send(form, name, backend, headers, is_overwriting=False)
+            sent += 1
+            stored = answer.stored_as
+            meaning = None if stored is None else self._book.meaning(owner_keys(user, peer), stored)
+            if meaning is None or meaning.content == content or sent == MOST_SENT:
+                return answer
+            # The server has renamed it to what is another picture for this user, elsewhere.
+            assert stored is not None
+            if content is not None:
+                self._book.note_copy(Copy(place, stored, content, is_carried=True))
+        return await self._send(form, asked, backend, headers, is_overwriting=False)
 
     async def _send(
         self,

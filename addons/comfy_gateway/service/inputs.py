@@ -87,6 +87,10 @@ class Prompts(Protocol):
         """The record of a prompt."""
         ...
 
+    def unfinished(self, *, backend_id: str | None = None) -> list[PromptRecord]:
+        """Prompts that have not ended."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class _Errand:
@@ -163,11 +167,14 @@ class Inputs:
         The very same object when nothing has to change. ``peer`` is the client's address. The same ``prompt_id``
         again, as in a replay, means the same contents as before. Raises PromptRefused.
         """
-        upload_inputs = await self._upload_inputs(user, backend, peer)
+        catalogue = await self._catalogue(user, backend, peer)
+        upload_inputs: UploadInputs = _no_inputs if catalogue is None else catalogue.upload_inputs
         refs = refs_in(document, upload_inputs)
-        if not refs:
-            return document
         errand = self._errand(user, document, backend, peer)
+        if not refs:
+            if catalogue is not None:
+                self._note_use(errand, {})
+            return document
         if errand.at is None:
             self._meant.pop(errand.prompt_id, None)  # of a prompt that was refused
         there: dict[InputRef, FileName] = {}
@@ -210,12 +217,20 @@ class Inputs:
         return is_any_missing
 
     def is_awaited(self, backend: Backend, file: FileName) -> bool:
-        """Whether a prompt that has not ended on that server means this file of it."""
+        """Whether a prompt that has not ended on that server may mean this file of it."""
         place = place_of(backend)
-        return any(
-            use.place == place and file in use.files and self._is_unfinished(prompt_id, use)
-            for prompt_id, use in self._used.items()
-        )
+        for record in self._prompts.unfinished(backend_id=backend.id):
+            use = self._used.get(record.prompt_id)
+            # Of a prompt from before a restart of the gateway nobody knows.
+            if use is None or (use.place == place and file in use.files):
+                return True
+        now_s = self._clock.monotonic()
+        for prompt_id, use in reversed(self._used.items()):
+            if now_s - use.at_s > IN_FLIGHT_S:
+                break
+            if use.place == place and file in use.files and self._prompts.find(prompt_id) is None:
+                return True
+        return False
 
     # -- what the router asks
 
@@ -320,7 +335,8 @@ class Inputs:
                 continue
         return False
 
-    async def _upload_inputs(self, user: UserId | None, backend: Backend, peer: str) -> UploadInputs:
+    async def _catalogue(self, user: UserId | None, backend: Backend, peer: str) -> CatalogueOf | None:
+        """What says which inputs are files; None where nobody knows, or where nothing could have to be carried."""
         catalogue = self._catalogues.of(backend)
         if catalogue is None and not self._is_plain(user, backend, peer):
             try:
@@ -329,7 +345,7 @@ class Inputs:
             except (BackendUnavailable, TimeoutError):
                 logger.warning("nobody knows which inputs on %s are files: it does not answer", backend.id)
                 catalogue = self._catalogues.of(self._routes.home)
-        return _no_inputs if catalogue is None else catalogue.upload_inputs
+        return catalogue
 
     def _is_plain(self, user: UserId | None, backend: Backend, peer: str) -> bool:
         """Whether all files that this user can mean are where they are, under their names."""
@@ -483,12 +499,6 @@ class Inputs:
             files = frozenset(there.values())
             self._used[errand.prompt_id] = _Use(place_of(errand.backend), files, self._clock.monotonic())
             _bound(self._used)
-
-    def _is_unfinished(self, prompt_id: str, use: _Use) -> bool:
-        record = self._prompts.find(prompt_id)
-        if record is None:
-            return self._clock.monotonic() - use.at_s < IN_FLIGHT_S
-        return not record.is_finished
 
 
 def _bound[V](prompts: "OrderedDict[str, V]") -> None:
