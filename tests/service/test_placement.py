@@ -129,6 +129,17 @@ async def test_what_neither_side_can_run_goes_to_the_pod_which_says_why(
     assert placed(world, document) == "private"
 
 
+async def test_the_server_that_can_do_more_than_the_pod_is_known(world: World) -> None:
+    assert world.placement.richer(ALICE) is None
+    pod = await ready(world)
+    assert world.placement.richer(ALICE) == world.pool.home
+    assert world.placement.richer(BOB) is None
+    assert world.placement.richer(None) is None
+    world.comfy.object_infos[pod.id] = info(Painter=PAINT, Loader=loader("small", "large"), Own=PAINT)
+    await world.catalogues.fetch(pod)
+    assert world.placement.richer(ALICE) is None
+
+
 async def test_what_only_the_pod_can_run_goes_there(world: World) -> None:
     await ready(world, info(Painter=PAINT, Own=PAINT), DUTY_INFO)
     assert placed(world, prompt("Own")) == "private"

@@ -72,6 +72,16 @@ class Placement:
             )
         return duty
 
+    def richer(self, user: UserId | None) -> Backend | None:
+        """The duty server that can run what the user's pod cannot; None where the pod lacks nothing of it.
+
+        Takes milliseconds, so it is nothing for every request.
+        """
+        pod, duty = self._routes.private(user), self._routes.duty(user)
+        theirs = None if pod is None else self._catalogues.of(pod)
+        ours = self._catalogues.of(duty)
+        return duty if theirs is not None and ours is not None and theirs.differences(ours) else None
+
     def refused(self, user: UserId | None, backend: Backend) -> None:
         """That server has refused a prompt: read it again, and the server that it was preferred to."""
         for each in {backend.id: backend, (duty := self._routes.duty(user)).id: duty}.values():

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import mimetypes
+from collections.abc import Callable
 from typing import Any, Final
 
 from aiohttp import web
@@ -10,7 +11,10 @@ from aiohttp import web
 from comfy_gateway.core import loose_json, site_contract
 from comfy_gateway.core.errors import BackendUnavailable
 from comfy_gateway.core.input_ports import InputStore
+from comfy_gateway.core.more_nodes import with_more
 from comfy_gateway.core.refusals import UNKNOWN_PAGE, UPSTREAM_UNREACHABLE
+from comfy_gateway.core.upstream import Backend
+from comfy_gateway.core.users import UserId
 from comfy_gateway.core.view_query import file_of_query
 from comfy_gateway.service.input_lists import InputLists
 from comfy_gateway.service.inputs import Inputs
@@ -31,13 +35,22 @@ class InputFiles:
     """The three paths. ``servers`` must be patient: ``/object_info`` may take long to be built."""
 
     def __init__(
-        self, *, inputs: Inputs, lists: InputLists, store: InputStore, routes: Routes, servers: Servers
+        self,
+        *,
+        inputs: Inputs,
+        lists: InputLists,
+        store: InputStore,
+        routes: Routes,
+        servers: Servers,
+        richer: Callable[[UserId | None], Backend | None] = lambda _user: None,
     ) -> None:
+        """``richer(user)`` is the duty server where prompts stay that the user's pod cannot run, if there are any."""
         self._inputs = inputs
         self._lists = lists
         self._store = store
         self._routes = routes
         self._servers = servers
+        self._richer = richer
 
     def routes(self) -> list[web.RouteDef]:
         """See ``site.app.Part``."""
@@ -50,7 +63,7 @@ class InputFiles:
         ]
 
     async def object_info(self, request: web.Request) -> web.StreamResponse:
-        """The current server's answer with the user's files in its lists."""
+        """The current server's answer with the user's files in its lists, and what else runs on duty."""
         asker = Asker.of(request)
         backend = self._routes.current(asker.user)
         rest = request.raw_path.removeprefix(site_contract.OBJECT_INFO_PATH)
@@ -65,8 +78,17 @@ class InputFiles:
             )
         is_whole = "node_class" not in request.match_info
         merged = await self._lists.merge(asker.user, asker.peer, backend, info, is_whole=is_whole)
-        body = await off_the_loop(len(said.body), lambda: written(merged))
+        more = await self._more(asker.user, rest)
+        body = await off_the_loop(len(said.body) + len(more), lambda: written(_with_more(merged, more)))
         return web.Response(body=body, content_type="application/json", headers=source)
+
+    async def _more(self, user: UserId | None, rest: str) -> bytes:
+        """The same of the duty server that runs what the user's pod cannot; empty where there is none."""
+        richer = self._richer(user)
+        if richer is None:
+            return b""
+        said = await self._servers.ask(richer, "/object_info" + rest)
+        return said.body if said.is_ok else b""
 
     async def names(self, request: web.Request) -> web.StreamResponse:
         """``/internal/files/{folder}`` over all servers of the user."""
@@ -98,6 +120,11 @@ class InputFiles:
                 "Cache-Control": "no-cache",
             },
         )
+
+
+def _with_more(info: dict[str, Any], more: bytes) -> dict[str, Any]:
+    other = _object(more) if more else None
+    return info if other is None else with_more(info, other)
 
 
 def _object(body: bytes) -> dict[str, Any] | None:
