@@ -5,27 +5,34 @@ import hashlib
 import logging
 import secrets
 import sys
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 
 import aiohttp
 
 from comfy_gateway.adapters.agent import HttpAgent
+from comfy_gateway.adapters.agent_inputs import HttpAgentInputs
 from comfy_gateway.adapters.clock import SystemClock
 from comfy_gateway.adapters.comfyui import HttpComfyServer
+from comfy_gateway.adapters.comfyui_inputs import HttpInputServer
+from comfy_gateway.adapters.input_store import DiskInputStore
 from comfy_gateway.adapters.master_secret import load_or_create
 from comfy_gateway.adapters.prober import HttpProber
 from comfy_gateway.adapters.runpod import RunPodOrder, RunPodSdkCloud
 from comfy_gateway.adapters.runpod.pasted import checked_env
 from comfy_gateway.adapters.sql import Database, SqlLedgerStore, SqlSessionStore, open_database
+from comfy_gateway.adapters.sql.upload_rows import SqlUploadRows
 from comfy_gateway.adapters.witness import SocketWitness
 from comfy_gateway.core.admission import Caps
 from comfy_gateway.core.client_ids import ClientIds
 from comfy_gateway.core.cookie import IdentityCookie
 from comfy_gateway.core.idleness import IdleLimits
+from comfy_gateway.core.input_ports import AgentPlace
 from comfy_gateway.core.keys import Keys
+from comfy_gateway.core.pod_address import PodAddresses
 from comfy_gateway.core.podname import PodNames, new_attempt
-from comfy_gateway.core.ports import Candidate, Cloud, SessionStore
+from comfy_gateway.core.ports import Candidate, Clock, Cloud, SessionStore
 from comfy_gateway.core.session import MAY_BILL
 from comfy_gateway.core.upstream import Backend, Source, Upstream
 from comfy_gateway.hooks.deadlines import DeadlinesHook
@@ -47,7 +54,14 @@ from comfy_gateway.service.duty_pool import DutyPool
 from comfy_gateway.service.endings import Endings
 from comfy_gateway.service.farewell import Farewell
 from comfy_gateway.service.files import Files
+from comfy_gateway.service.input_book import InputBook
+from comfy_gateway.service.input_lists import InputLists
+from comfy_gateway.service.input_retention import InputRetention
+from comfy_gateway.service.input_transfers import InputTransfers
+from comfy_gateway.service.input_uploads import InputUploads
+from comfy_gateway.service.inputs import Inputs
 from comfy_gateway.service.journal import Journal
+from comfy_gateway.service.kept_entries import KeptEntries
 from comfy_gateway.service.launch import Launch
 from comfy_gateway.service.ledger import Ledger
 from comfy_gateway.service.life import Life, backend_of
@@ -60,12 +74,13 @@ from comfy_gateway.service.rules import Rules
 from comfy_gateway.service.sessions import Sessions
 from comfy_gateway.service.settling import Settling
 from comfy_gateway.service.signals import Signals
-from comfy_gateway.service.submission import InputsAsNamed, Submission
+from comfy_gateway.service.submission import Submission
 from comfy_gateway.service.tasks import Tasks
 from comfy_gateway.service.told_files import ToldFiles
 from comfy_gateway.service.user_servers import UserServers
 from comfy_gateway.settings import Settings, SettingsError, load
-from comfy_gateway.site.app import build_app
+from comfy_gateway.site.app import Part, build_app
+from comfy_gateway.site.input_files import InputFiles
 from comfy_gateway.site.jobs import Jobs
 from comfy_gateway.site.queue import QueuePages
 from comfy_gateway.site.relay import Relay
@@ -74,6 +89,7 @@ from comfy_gateway.site.server import SiteServer
 from comfy_gateway.site.servers import Servers
 from comfy_gateway.site.socket import Socket
 from comfy_gateway.site.status import Status
+from comfy_gateway.site.uploads import Uploads
 
 logger = logging.getLogger(__name__)
 
@@ -228,6 +244,18 @@ class Gateway:
             tasks=tasks,
         )
         bursts = Bursts(sessions=sessions, rules=rules, clock=clock, begin=life.begin)
+        files = Files(routes=routes, told=ToldFiles(clock))
+        inputs, input_parts = await self._inputs(
+            database=database,
+            agent_of=partial(_agent_of, sessions, addresses, keys),
+            activity=activity,
+            catalogues=catalogues,
+            files=files,
+            ledger=ledger,
+            routes=routes,
+            clock=clock,
+            tasks=tasks,
+        )
         witness = SocketWitness(http, clock)
         rescue = Rescue(
             ledger=ledger,
@@ -235,7 +263,7 @@ class Gateway:
             comfy=comfy,
             witness=witness,
             placement=placement,
-            inputs=InputsAsNamed(),
+            inputs=inputs,
             keys=keys,
             clock=clock,
             tasks=tasks,
@@ -258,7 +286,7 @@ class Gateway:
             ledger=ledger,
             routes=routes,
             placement=placement,
-            inputs=InputsAsNamed(),
+            inputs=inputs,
             relay=relay,
             comfy=comfy,
             meters=meters,
@@ -274,9 +302,9 @@ class Gateway:
             clock=clock,
             overdue_s=settings.limits.upstream_timeout_s + OVERDUE_MARGIN_S,
         )
-        files = Files(routes=routes, told=ToldFiles(clock))
         own, servers = UserServers(routes, ledger), Servers(http)
-        results = Results(ledger=ledger, own=own, servers=servers, files=files, clock=clock)
+        kept = KeptEntries(ledger)
+        results = Results(ledger=ledger, own=own, servers=servers, files=files, kept=kept)
         queue = QueuePages(ledger=ledger, own=own, servers=servers, comfy=comfy)
         site_key = secrets.token_urlsafe(32)
         site = SiteServer(
@@ -286,7 +314,8 @@ class Gateway:
                     Socket(relay, files),
                     results,
                     queue,
-                    Jobs(ledger=ledger, own=own, servers=servers, queue=queue, results=results),
+                    Jobs(ledger=ledger, own=own, servers=servers, queue=queue, results=results, kept=kept),
+                    *input_parts,
                     Status(pool=pool, registry=meters.registry),
                 ],
             )
@@ -334,7 +363,75 @@ class Gateway:
             is_public_https=settings.listen.is_public_https,
             site=site_address,
             site_key=site_key,
+            inputs=inputs,
         )
+
+    async def _inputs(
+        self,
+        *,
+        database: Database,
+        agent_of: Callable[[Backend], AgentPlace | None],
+        activity: Activity,
+        catalogues: Catalogues,
+        files: Files,
+        ledger: Ledger,
+        routes: Routes,
+        clock: Clock,
+        tasks: Tasks,
+    ) -> tuple[Inputs, Sequence[Part]]:
+        """What carries input files, and its pages."""
+        limits = self._settings.limits
+        store = DiskInputStore(self._settings.state_dir / "inputs")
+        await store.open()
+        book = InputBook(SqlUploadRows(database), clock)
+        await book.load()
+        self._open.push_async_callback(book.aclose)
+        # Of their own: files on their way must not take the connections of probes and questions.
+        http = await self._open.enter_async_context(
+            aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
+        )
+        server = HttpInputServer(http)
+        transfers = InputTransfers(
+            book=book,
+            store=store,
+            server=server,
+            agents=HttpAgentInputs(http),
+            agent_of=agent_of,
+            activity=activity,
+            tasks=tasks,
+        )
+        inputs = Inputs(
+            book=book,
+            store=store,
+            server=server,
+            transfers=transfers,
+            catalogues=catalogues,
+            files=files,
+            vault=None,
+            prompts=ledger,
+            routes=routes,
+            clock=clock,
+        )
+        uploads = InputUploads(
+            inputs=inputs, book=book, store=store, server=server, transfers=transfers, routes=routes
+        )
+        lists = InputLists(inputs=inputs, book=book, store=store, server=server, routes=routes)
+        retention = InputRetention(
+            inputs=inputs,
+            book=book,
+            store=store,
+            routes=routes,
+            clock=clock,
+            most_bytes=limits.inputs_max_gb * 1024**3,
+            most_age_s=limits.inputs_max_days * 86400.0,
+        )
+        tasks.start(book.run(), name="uploads")
+        tasks.start(retention.run(), name="kept input files")
+        patient = Servers(http, silence_s=limits.upstream_timeout_s, whole_s=limits.upstream_timeout_s)
+        return inputs, [
+            Uploads(uploads=uploads, store=store, most_bytes=limits.max_upload_mb * 1024**2),
+            InputFiles(inputs=inputs, lists=lists, store=store, routes=routes, servers=patient),
+        ]
 
     async def _master_secret(self) -> bytes:
         if self._settings.secret is not None:
@@ -359,6 +456,15 @@ class Gateway:
         self._open.push_async_callback(cloud.aclose)
         tasks.start(cloud.load_sdk(), name="import of the SDK")
         return cloud
+
+
+def _agent_of(sessions: Sessions, addresses: PodAddresses, keys: Keys, backend: Backend) -> AgentPlace | None:
+    """The agent in the pod that is this backend."""
+    for session in sessions:
+        pod = session.pod
+        if pod is not None and pod.name == backend.id and pod.pod_id is not None:
+            return AgentPlace(addresses.agent_url(pod.pod_id), keys.agent_token(pod.name))
+    return None
 
 
 async def _warn_of_pods(store: SessionStore) -> None:

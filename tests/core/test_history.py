@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comfy_gateway.core.history import (
-    About,
     Ended,
     Window,
     ended_ms,
@@ -18,7 +17,6 @@ from comfy_gateway.core.history import (
     read_entries,
     shown_entry,
     shown_item,
-    told,
 )
 from simulators.comfyui.prompt_queue import PromptQueue
 
@@ -116,14 +114,6 @@ def test_a_window_is_asked_for_as_comfyui_takes_it(window: Window, query: str) -
     assert window.query() == query
 
 
-@pytest.mark.parametrize(
-    ("window", "most"),
-    [(Window(5), 5), (Window(5000), 100), (Window(-1), 0), (Window(), 100), (Window(5, 0), 100)],
-)
-def test_how_many_of_each_list_can_matter(window: Window, most: int) -> None:
-    assert window.most(100) == most
-
-
 # -- the shown form
 
 ENTRY: dict[str, Any] = {
@@ -197,12 +187,3 @@ def test_entries_of_another_shape_are_left_out() -> None:
     assert list(read_entries({"a": {}, "b": 1, "c": None})) == [("a", {})]
     with pytest.raises(ValueError, match="no object"):
         list(read_entries([1]))
-
-
-def test_the_answer_shows_what_servers_said_and_leaves_what_is_shown_already() -> None:
-    entries = [Ended("p1", ENTRY, alias="private-1"), Ended("p2", ENTRY), Ended("p3", ENTRY, alias="")]
-    answer = told(entries, {"p1": About(12, "tab"), "p2": About(3)})
-    assert list(answer) == ["p1", "p2", "p3"]
-    assert answer["p1"] == shown_entry(ENTRY, alias="private-1", number=12, sid="tab")
-    assert answer["p2"] is ENTRY
-    assert answer["p3"]["prompt"][0] == 7

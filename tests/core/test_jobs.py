@@ -158,6 +158,22 @@ def test_a_query_is_read_and_asked_of_each() -> None:
     assert JobsQuery().of_each() == "sort_by=created_at&sort_order=desc"
 
 
+@pytest.mark.parametrize(
+    ("query", "most"),
+    [
+        ("limit=5&offset=3", 8),
+        ("", None),
+        ("limit=5&sort_order=asc", None),
+        ("limit=5&sort_by=execution_duration", None),
+        ("limit=5&workflow_id=w", None),
+    ],
+)
+def test_how_many_of_the_newest_can_matter(query: str, most: int | None) -> None:
+    parsed = JobsQuery.parse(query)
+    assert parsed is not None
+    assert parsed.most_of_newest == most
+
+
 def test_only_what_is_asked_for_is_wanted() -> None:
     query = JobsQuery(frozenset({"completed"}), "w1")
     assert query.wants({"status": "completed", "workflow_id": "w1"})

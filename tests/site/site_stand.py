@@ -15,16 +15,18 @@ from comfy_gateway.core.upstream import Backend, Source, Upstream
 from comfy_gateway.core.users import IdKind, UserId
 from comfy_gateway.service.duty_pool import DutyPool
 from comfy_gateway.service.files import Files, Vault
+from comfy_gateway.service.kept_entries import KeptEntries, Openable
 from comfy_gateway.service.ledger import Ledger
 from comfy_gateway.service.meters import Meters
 from comfy_gateway.service.routes import Routes
 from comfy_gateway.service.told_files import ToldFiles
 from comfy_gateway.service.user_servers import UserServers
 from comfy_gateway.site.app import build_app
+from comfy_gateway.site.history_pages import PAGE_BYTES
 from comfy_gateway.site.jobs import Jobs
 from comfy_gateway.site.queue import QueuePages
 from comfy_gateway.site.relay import Relay
-from comfy_gateway.site.results import Openable, Results
+from comfy_gateway.site.results import MAX_LIST_BYTES, Results
 from comfy_gateway.site.server import SiteServer
 from comfy_gateway.site.servers import MAX_ANSWER_BYTES, Servers
 from comfy_gateway.site.socket import Socket
@@ -64,6 +66,8 @@ async def site_before(
     *urls: str,
     silence_s: float = 5.0,
     max_answer_bytes: int = MAX_ANSWER_BYTES,
+    max_list_bytes: int = MAX_LIST_BYTES,
+    page_bytes: int = PAGE_BYTES,
     openable: Openable | None = None,
     vault: Vault | None = None,
 ) -> AsyncIterator[Site]:
@@ -81,8 +85,15 @@ async def site_before(
         files = Files(routes=routes, told=ToldFiles(clock), vault=vault)
         own = UserServers(routes, ledger)
         servers = Servers(http, silence_s=silence_s, max_answer_bytes=max_answer_bytes)
+        kept = KeptEntries(ledger, openable)
         results = Results(
-            ledger=ledger, own=own, servers=servers, files=files, clock=clock, openable=openable
+            ledger=ledger,
+            own=own,
+            servers=servers,
+            files=files,
+            kept=kept,
+            max_list_bytes=max_list_bytes,
+            page_bytes=page_bytes,
         )
         queue = QueuePages(ledger=ledger, own=own, servers=servers, comfy=HttpComfyServer(http, silence_s))
         relay = Relay(routes=routes, ledger=ledger, keys=KEYS, clock=clock)
@@ -94,7 +105,7 @@ async def site_before(
                     Socket(relay, files),
                     results,
                     queue,
-                    Jobs(ledger=ledger, own=own, servers=servers, queue=queue, results=results),
+                    Jobs(ledger=ledger, own=own, servers=servers, queue=queue, results=results, kept=kept),
                     Status(pool=pool, registry=meters.registry),
                 ],
             )

@@ -1,7 +1,8 @@
 """The histories of Alice's shared server and of her pod in one, and what is kept of both."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import orjson
@@ -11,11 +12,11 @@ from aiohttp import web
 from comfy_gateway.core.files import FileName, files_in
 from comfy_gateway.core.prompts import Outcome, PromptRecord
 from comfy_gateway.core.whereabouts import OnBackend, Unknown
-from comfy_gateway.site import results
 from comfy_gateway.site.asker import MAX_BODY_BYTES
+from simulators.comfyui.prompt_queue import PromptQueue
 from tests.contract.loopback import answering
 from tests.site.site_stand import ALICE, PEER, duty
-from tests.site.two_servers import BOB, SECRET, picture, sleep, two_servers
+from tests.site.two_servers import BOB, SECRET, TwoServers, picture, sleep, two_servers
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
@@ -208,34 +209,95 @@ async def test_a_history_is_refused_when_no_server_answers() -> None:
         two.duty.sim.mood.mute = False
 
 
-async def test_of_a_history_that_is_too_large_the_newest_are_told() -> None:
-    entries = {
-        str(number): {"prompt": [number, str(number), {}, {}, []], "outputs": {}} for number in range(900)
-    }
-    asked = []
+class LongHistory:
+    """A server with so many entries."""
 
-    async def history(request: web.Request) -> web.Response:
-        asked.append(request.path_qs)
-        newest = list(entries)[-int(request.query.get("max_items", 900)) :]
-        return web.json_response({number: entries[number] for number in newest})
+    def __init__(self, count: int, *, padding: int = 0, knows_offset: bool = True) -> None:
+        self.entries: dict[str, Any] = {
+            str(number): {"prompt": [number, str(number), {"x": "y" * padding}, {}, []], "outputs": {}}
+            for number in range(count)
+        }
+        self.knows_offset = knows_offset
+        self.asked: list[str] = []
+        self.most_bytes = 0
+        self.fails_at: int | None = None
 
-    async with answering(history) as url, two_servers(max_answer_bytes=20_000) as two:
+    async def handle(self, request: web.Request) -> web.Response:
+        self.asked.append(request.path_qs)
+        if len(self.asked) == self.fails_at:
+            return web.Response(status=500)
+        queue = PromptQueue(lambda: None)
+        queue.history = self.entries
+        max_items = request.query.get("max_items")
+        offset = int(request.query.get("offset", -1)) if self.knows_offset else -1
+        page = queue.page_of_history(None if max_items is None else int(max_items), offset)
+        body = orjson.dumps(page)
+        self.most_bytes = max(self.most_bytes, len(body))
+        return web.Response(body=body)
+
+
+@asynccontextmanager
+async def alice_with(server: LongHistory, **options: Any) -> AsyncIterator[TwoServers]:
+    """Alice's pod has that history."""
+    async with answering(server.handle) as url, two_servers(**options) as two:
         two.site.routes.set_private(ALICE, duty(url, 9))
-        assert list(await two.history()) == list(entries)[-results.FEWER :]
-        assert asked == ["/history", f"/history?max_items={results.FEWER}"]
+        yield two
 
 
-async def test_a_large_history_is_put_together_beside_the_event_loop() -> None:
-    entries = {
-        str(number): {"prompt": [number, str(number), {"x": "y" * 2000}, {}, []]} for number in range(300)
-    }
+@pytest.mark.parametrize("knows_offset", [True, False])
+@pytest.mark.parametrize("count", [0, 1, 63, 64, 65, 300])
+async def test_a_whole_history_is_read_in_parts(count: int, knows_offset: bool) -> None:
+    server = LongHistory(count, padding=500, knows_offset=knows_offset)
+    async with alice_with(server, page_bytes=20_000) as two:
+        assert list(await two.history()) == list(server.entries)
+        assert list(await two.history("?offset=60")) == list(server.entries)[60:]
+        assert list(await two.history("?max_items=1000")) == list(server.entries)
+    if count == 300 and knows_offset:
+        assert len(server.asked) > 20
+        assert server.most_bytes < 50_000
 
-    async def history(_request: web.Request) -> web.Response:
-        return web.Response(body=orjson.dumps(entries))
 
-    async with answering(history) as url, two_servers() as two:
-        two.site.routes.set_private(ALICE, duty(url, 9))
-        assert list(await two.history("?max_items=300")) == list(entries)
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [("?max_items=40", slice(-40, None)), ("?max_items=7&offset=90", slice(90, 97)), ("", slice(None))],
+)
+async def test_entries_that_are_too_large_together_are_read_a_few_at_a_time(
+    query: str, expected: slice
+) -> None:
+    server = LongHistory(100, padding=1000)
+    async with alice_with(server, max_answer_bytes=5_000, page_bytes=4_000) as two:
+        assert list(await two.history(query)) == list(server.entries)[expected]
+
+
+async def test_an_entry_that_is_too_large_alone_is_not_waited_for() -> None:
+    server = LongHistory(3, padding=10_000)
+    async with alice_with(server, max_answer_bytes=5_000) as two:
+        kept = await two.duty.run()
+        assert list(await two.history()) == [kept]
+
+
+async def test_of_a_history_beyond_the_bound_the_newest_are_told() -> None:
+    server = LongHistory(300, padding=1000)
+    async with alice_with(server, page_bytes=20_000, max_list_bytes=50_000) as two:
+        told = list(await two.history())
+        assert told == list(server.entries)[-len(told) :]
+        assert 30 < len(told) < 50
+
+
+async def test_a_server_that_breaks_off_in_the_middle_has_not_answered() -> None:
+    server = LongHistory(300, padding=500)
+    server.fails_at = 3
+    async with alice_with(server, page_bytes=20_000) as two:
+        kept = await two.duty.run()
+        assert list(await two.history()) == [kept]
+
+
+async def test_a_server_that_begins_anew_in_the_middle_is_read_to_its_end() -> None:
+    server = LongHistory(100)
+    async with alice_with(server) as two:
+        server.entries = {str(number): server.entries["1"] for number in range(64)}
+        told = await two.history()
+        assert len(told) == 64
 
 
 async def test_numbers_that_are_none_are_null() -> None:

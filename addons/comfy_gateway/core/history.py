@@ -26,21 +26,10 @@ class Ended:
     """One entry in the list of a server, or of what the gateway keeps."""
 
     prompt_id: str
-    entry: Mapping[str, Any] = field(repr=False)
+    entry: Any = field(repr=False)
+    """As the server has it, or as clients see it, perhaps written already."""
     ended_ms: float | None = None
     """Milliseconds since 1970, or None where nobody knows: it ended after those that stand before it."""
-    alias: str | None = None
-    """Of the server whose own words these are; None for an entry that is in its shown form."""
-
-
-@dataclass(frozen=True, slots=True)
-class About:
-    """What the gateway knows of a prompt that stands in an answer of a server."""
-
-    number: float
-    sid: str | None = None
-    """The client's own socket id, where the answer is for the prompt's owner."""
-    ended_ms: float | None = None
 
 
 def shown_entry(
@@ -130,22 +119,6 @@ def merge(lists: Iterable[Sequence[Ended]]) -> list[Ended]:
     return [row[3] for row in heapq.merge(*timed, key=lambda row: row[:3])]
 
 
-def told(entries: Iterable[Ended], known: Mapping[str, About]) -> dict[str, Any]:
-    """The answer of ``/history`` with these entries. ``known`` is what the gateway knows of some of the prompts."""
-    shown: dict[str, Any] = {}
-    for ended in entries:
-        about = known.get(ended.prompt_id)
-        if ended.alias is None:
-            shown[ended.prompt_id] = ended.entry
-        elif about is None:
-            shown[ended.prompt_id] = shown_entry(ended.entry, alias=ended.alias)
-        else:
-            shown[ended.prompt_id] = shown_entry(
-                ended.entry, alias=ended.alias, number=about.number, sid=about.sid
-            )
-    return shown
-
-
 @dataclass(frozen=True, slots=True)
 class Window:
     """``max_items`` and ``offset`` of ``/history``; None and -1 where they are not given."""
@@ -168,12 +141,6 @@ class Window:
         if self.offset < 0:
             return Window(max(self.max_items, 0))
         return Window(self.offset + max(self.max_items, 1), 0)
-
-    def most(self, otherwise: int) -> int:
-        """The most that is asked of each list, ``otherwise`` when it is counted from the oldest or has no bound."""
-        if self.max_items is None or self.offset >= 0:
-            return otherwise
-        return max(min(self.max_items, otherwise), 0)
 
     def query(self) -> str:
         """As ``/history`` takes it, empty for everything."""

@@ -77,6 +77,12 @@ class JobsQuery:
             said["limit"] = str(self.offset + self.limit)
         return urlencode(said)
 
+    @property
+    def most_of_newest(self) -> int | None:
+        """How many of the newest jobs decide the page, or None where older ones may."""
+        is_by_age = not self.by_duration and not self.is_rising and not self.workflow_id
+        return self.offset + self.limit if self.limit is not None and is_by_age else None
+
     def wants(self, job: Mapping[str, Any]) -> bool:
         """Whether a job made here is asked for."""
         is_of_workflow = not self.workflow_id or job.get("workflow_id") == self.workflow_id

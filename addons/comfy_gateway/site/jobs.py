@@ -2,7 +2,7 @@
 
 import logging
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -21,12 +21,14 @@ from comfy_gateway.core.prompts import Outcome, PromptRecord
 from comfy_gateway.core.refusals import UNKNOWN_PAGE
 from comfy_gateway.core.upstream import Backend
 from comfy_gateway.core.visibility import is_listed, is_own
+from comfy_gateway.service.kept_entries import MAX_KEPT, KeptEntries
 from comfy_gateway.service.ledger import Ledger
 from comfy_gateway.service.user_servers import UserServers
 from comfy_gateway.site.asker import Asker, BadOrder, ids_in, order_in, told, told_bytes
+from comfy_gateway.site.history_pages import entries_in
 from comfy_gateway.site.queue import QueuePages, read_queue
 from comfy_gateway.site.refusals import answer
-from comfy_gateway.site.results import MAX_KEPT, Results, read_list
+from comfy_gateway.site.results import Results
 from comfy_gateway.site.servers import Said, Servers, off_the_loop, refusal_of
 
 logger = logging.getLogger(__name__)
@@ -49,13 +51,21 @@ class Jobs:
     """Answers for every route of ``/api/jobs``."""
 
     def __init__(
-        self, *, ledger: Ledger, own: UserServers, servers: Servers, queue: QueuePages, results: Results
+        self,
+        *,
+        ledger: Ledger,
+        own: UserServers,
+        servers: Servers,
+        queue: QueuePages,
+        results: Results,
+        kept: KeptEntries,
     ) -> None:
         self._ledger = ledger
         self._own = own
         self._servers = servers
         self._queue = queue
         self._results = results
+        self._kept = kept
 
     def routes(self) -> list[web.RouteDef]:
         """Where the hooks send them."""
@@ -92,12 +102,10 @@ class Jobs:
                     total -= 1
                 else:
                     jobs[job["id"]] = shown
-        for job in await self._kept(asker, jobs, cut_short, query):
-            jobs[job["id"]] = job
-            total += 1
-        return told_bytes(
-            await off_the_loop(size_bytes, lambda: orjson.dumps(query.page(jobs.values(), total)))
-        )
+        kept, missing = await self._kept_besides(asker, jobs.values(), cut_short, query)
+        jobs.update((job["id"], job) for job in kept)
+        document = query.page(jobs.values(), total + missing)
+        return told_bytes(await off_the_loop(size_bytes, lambda: orjson.dumps(document)))
 
     async def get_one(self, request: web.Request) -> web.StreamResponse:
         """One job with its outputs and workflow."""
@@ -180,7 +188,9 @@ class Jobs:
         queue, entries = None, None
         if said.status:
             queue = read_queue(await self._servers.ask(backend, "/queue"))
-            entries = read_list(await self._servers.ask(backend, f"/history?max_items={MAX_FROM_OLDER}"))
+            entries = await entries_in(
+                await self._servers.ask(backend, f"/history?max_items={MAX_FROM_OLDER}")
+            )
         if queue is None:
             queue = await self._queue.known_of(asker, backend)
         jobs = [
@@ -197,22 +207,34 @@ class Jobs:
         wanted = [job for job in jobs if query.wants(job)]
         return JobsPage(wanted, len(wanted), has_more=False)
 
-    async def _kept(
-        self, asker: Asker, jobs: Iterable[str], cut_short: set[str], query: JobsQuery
-    ) -> list[dict[str, Any]]:
-        """Jobs of prompts that ended and that no server tells of. A list that was cut short may hold what it lacks."""
-        listed = set(jobs)
+    async def _kept_besides(
+        self, asker: Asker, live: Collection[dict[str, Any]], cut_short: set[str], query: JobsQuery
+    ) -> tuple[list[dict[str, Any]], int]:
+        """Jobs of prompts that ended and that no server tells of, as far as they can be on the page, and how many there
+        are in all. A server's list that was cut short may hold what it lacks.
+        """
+        listed = {job["id"] for job in live}
 
         def is_missing(record: PromptRecord) -> bool:
             is_elsewhere = record.prompt_id in listed or record.backend_id in cut_short
             return not is_elsewhere and STATUS_OF[record.outcome] in query.statuses
 
-        kept = await self._results.kept_besides(asker, is_missing, most=MAX_KEPT)
+        missing = self._kept.missing(asker.key, is_missing)
+        most = query.most_of_newest
+        if most is None:
+            wanted, most = missing, MAX_KEPT
+        else:
+            newest = sorted((job.get("create_time", 0) for job in live), reverse=True)[:most]
+            oldest_ms = newest[-1] if len(newest) == most else 0
+            wanted = [record for record in missing if _accepted_ms(record) >= oldest_ms]
+        kept = await self._kept.read(asker.key, wanted, most=most)
         made = [
             job_of_entry(ended.prompt_id, ended.entry, created_ms=self._created_ms(ended.prompt_id))
             for ended in kept
         ]
-        return [job for job in made if query.wants(job)]
+        jobs = [job for job in made if query.wants(job)]
+        is_all = len(wanted) == len(missing) <= most
+        return jobs, len(jobs) if is_all or query.workflow_id else len(missing)
 
     def _created_ms(self, prompt_id: str) -> float | None:
         record = self._ledger.find(prompt_id)

@@ -8,59 +8,39 @@ without an id, cookie or header, so its address is told which user's files those
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Final, Protocol
+from functools import partial
+from typing import Any, Final
 from urllib.parse import quote
 
 import orjson
 from aiohttp import web
 
-from comfy_gateway.core import history, loose_json, site_contract
+from comfy_gateway.core import history, site_contract
 from comfy_gateway.core.files import files_in
-from comfy_gateway.core.history import About, Ended, Window
-from comfy_gateway.core.making_up import lost_entry
-from comfy_gateway.core.ports import Clock
-from comfy_gateway.core.prompts import Outcome, PromptRecord
+from comfy_gateway.core.history import Ended, Window
+from comfy_gateway.core.prompts import PromptRecord
 from comfy_gateway.core.upstream import Backend, Source
 from comfy_gateway.core.visibility import is_listed, is_own, opens_by_id
 from comfy_gateway.service.files import Files
+from comfy_gateway.service.kept_entries import MAX_KEPT, KeptEntries, ended_ms
 from comfy_gateway.service.ledger import Ledger
 from comfy_gateway.service.user_servers import UserServers
 from comfy_gateway.site.asker import Asker, BadOrder, bad_request, ids_in, order_in, told, told_bytes, written
+from comfy_gateway.site.history_pages import AT_ONCE, PAGE_BYTES, Unanswered, entries_in, pages
 from comfy_gateway.site.refusals import answer
-from comfy_gateway.site.servers import Said, Servers, off_the_loop, refusal_of
+from comfy_gateway.site.servers import SMALL_BYTES, Said, Servers, off_the_loop, refusal_of
 
 logger = logging.getLogger(__name__)
 
-MAX_KEPT: Final = 1_000
-"""Kept entries in one list; a plain ComfyUI has lost them all with its last restart."""
-FEWER: Final = 200
-"""So many are asked for where the whole history of a server is too much to be taken in."""
-MOST_NOTED: Final = 500
-"""Of one list; the names in it are looked at on the event loop."""
-LARGE_WINDOW: Final = 500
 MOST_LARGE: Final = 2
-"""Lists without a small bound that are put together at one time: each can take several hundred MB."""
-
-Kept = Sequence[tuple[PromptRecord, dict[str, Any]]]
-
-
-class Openable(Protocol):
-    """What is asked of the vault here."""
-
-    async def openable(self, user_key: str | None, entries: Kept) -> list[dict[str, Any]]:
-        """The entries, each with only those files that open."""
-        ...
-
-
-class AllOpenable:
-    """Implements ``Openable`` where no vault is."""
-
-    async def openable(self, _user_key: str | None, entries: Kept) -> list[dict[str, Any]]:
-        """As they came."""
-        return [entry for _, entry in entries]
+"""Lists without a small bound that are put together at one time."""
+MAX_LIST_BYTES: Final = 128 * 1024 * 1024
+"""Of one server's entries in one answer; beyond it the oldest are left out."""
+MANY: Final = 8
+"""Entries that may hold so much that writing them keeps the event loop busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +49,16 @@ class Found:
 
     entry: Mapping[str, Any]
     source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """One entry of a server, and what the gateway knows of the prompt."""
+
+    ended: Ended
+    number: float | None
+    sid: str | None
+    ended_ms: float | None
 
 
 class Results:
@@ -81,15 +71,17 @@ class Results:
         own: UserServers,
         servers: Servers,
         files: Files,
-        clock: Clock,
-        openable: Openable | None = None,
+        kept: KeptEntries,
+        max_list_bytes: int = MAX_LIST_BYTES,
+        page_bytes: int = PAGE_BYTES,
     ) -> None:
         self._ledger = ledger
         self._own = own
         self._servers = servers
         self._files = files
-        self._clock = clock
-        self._openable = openable or AllOpenable()
+        self._kept = kept
+        self._max_list_bytes = max_list_bytes
+        self._page_bytes = page_bytes
         self._large = asyncio.Semaphore(MOST_LARGE)
 
     def routes(self) -> list[web.RouteDef]:
@@ -109,30 +101,77 @@ class Results:
         except ValueError as error:
             return answer(bad_request(str(error)))
         each = window.of_each()
-        is_small = each.max_items is not None and each.max_items <= LARGE_WINDOW
+        is_small = each.max_items is not None and each.max_items <= AT_ONCE
         async with contextlib.nullcontext() if is_small else self._large:
-            said = await self._servers.ask_all(self._own.of(asker.user), "/history" + each.query())
-            said = await asyncio.gather(*(self._less(one) for one in said))
-            size_bytes = sum(len(one.body) for one in said)
-            lists = await off_the_loop(size_bytes, lambda: [read_list(one) for one in said])
-            if all(one is None for one in lists):
-                return answer(refusal_of(said))
-            live = [
-                self._seen(asker, one.backend, entries)
-                for one, entries in zip(said, lists, strict=True)
-                if entries is not None
-            ]
-            told_live = {ended.prompt_id for entries in live for ended in entries}
-            kept = await self.kept_besides(
-                asker, lambda record: record.prompt_id not in told_live, most=window.most(MAX_KEPT)
+            found = await asyncio.gather(
+                *(self._list_of(asker, backend, each) for backend in self._own.of(asker.user))
             )
-            known = self._about(asker, live)
-            shown = await off_the_loop(
-                size_bytes, lambda: window.of(history.merge([*_timed(live, known), kept]))
+            live = [one for one in found if not isinstance(one, Said)]
+            if not live:
+                return answer(refusal_of([one for one in found if isinstance(one, Said)]))
+            shown = window.of(history.merge([*live, await self._kept_besides(asker, live, window)]))
+            return told_bytes(
+                orjson.dumps({ended.prompt_id: orjson.Fragment(ended.entry) for ended in shown})
             )
-            self._learn(asker, shown, [one.backend for one in said])
-            body = await off_the_loop(size_bytes, lambda: written(history.told(shown, known)))
-            return told_bytes(body)
+
+    async def _list_of(self, asker: Asker, backend: Backend, window: Window) -> list[Ended] | Said:
+        """What the asker sees of a server's history, each entry written already; or what the server said instead."""
+        shown: deque[Ended] = deque()
+        size_bytes, is_cut = 0, False
+        most = window.max_items if window.offset < 0 else None
+        try:
+            async for page in pages(self._servers, backend, window, page_bytes=self._page_bytes):
+                lines = self._seen(asker, backend, page)
+                for ended in await _in_parts(lines, backend.alias):
+                    shown.append(ended)
+                    size_bytes += len(ended.entry)
+                while size_bytes > self._max_list_bytes or (most is not None and len(shown) > most):
+                    is_cut = is_cut or size_bytes > self._max_list_bytes
+                    size_bytes -= len(shown.popleft().entry)
+        except Unanswered as error:
+            return error.said
+        if is_cut:
+            logger.warning("the history of %s is too large: only its newest entries are told", backend.id)
+        return list(shown)
+
+    def _seen(self, asker: Asker, backend: Backend, page: Iterable[Ended]) -> list[_Line]:
+        """Those entries that the asker may see and has not taken out; what they say for the first time is learned."""
+        lines = []
+        for ended in page:
+            record = self._ledger.find(ended.prompt_id)
+            owner = asker.key if record is None else record.user_key
+            if record is None:  # sent past the gateway; a pod's are its user's
+                number = history.number_of(ended.entry)
+                if number is not None:
+                    self._ledger.saw_number(number)
+                lines.append(_Line(ended, None, None, ended.ended_ms))
+            elif is_listed(asker.key, owner, backend.source) and not _is_taken_out(asker, record):
+                at_ms = ended_ms(record) or ended.ended_ms
+                lines.append(_Line(ended, record.number, asker.sid_of(record), at_ms))
+            self._files.seen(owner, backend, ended.entry.get("outputs"))
+        return lines
+
+    async def _kept_besides(
+        self, asker: Asker, live: Sequence[Sequence[Ended]], window: Window
+    ) -> list[Ended]:
+        """What is kept of the asker's own prompts, in no server's list, and new enough to be asked for."""
+        told_live = {ended.prompt_id for entries in live for ended in entries}
+        is_of_newest = window.max_items is not None and window.offset < 0
+        most = max(window.max_items or 0, 0) if is_of_newest else MAX_KEPT
+        oldest_ms = None
+        if is_of_newest and 0 < most <= len(told_live):
+            oldest_ms = history.merge(live)[-most].ended_ms
+
+        def is_missing(record: PromptRecord) -> bool:
+            is_older = oldest_ms is not None and (ended_ms(record) or 0) < oldest_ms
+            return record.prompt_id not in told_live and not is_older
+
+        kept = await self._kept.read(asker.key, self._kept.missing(asker.key, is_missing), most=most)
+        for ended in kept:
+            record = self._ledger.find(ended.prompt_id)
+            if record is not None:
+                self._files.seen_kept(record.user_key, record.backend_id, ended.entry.get("outputs"))
+        return await _in_parts([_Line(ended, None, None, ended.ended_ms) for ended in kept], None)
 
     async def get_one(self, request: web.Request) -> web.StreamResponse:
         """The entry of one prompt, or nothing, as ComfyUI answers for one that it does not know."""
@@ -153,8 +192,7 @@ class Results:
     def is_open(self, asker: Asker, record: PromptRecord) -> bool:
         """Whether the asker may read this prompt, and has not taken it out of the history."""
         may_read = opens_by_id(asker.key, record.user_key, self._own.source_of(record))
-        is_hidden = record.is_hidden and (asker.user is None or is_own(asker.key, record.user_key))
-        return may_read and not is_hidden
+        return may_read and not _is_taken_out(asker, record)
 
     async def find(
         self, asker: Asker, prompt_id: str, record: PromptRecord | None
@@ -166,27 +204,19 @@ class Results:
             backends = [] if backend is None else [backend]
         said = await self._servers.ask_all(backends, f"/history/{quote(prompt_id, safe='')}")
         for one in said:
-            for entry in (ended.entry for ended in read_list(one) or () if ended.prompt_id == prompt_id):
-                if record is not None:
-                    self._files.seen(record.user_key, one.backend, entry.get("outputs"))
-                number = None if record is None else record.number
-                sid = None if record is None else asker.sid_of(record)
-                shown = history.shown_entry(entry, alias=one.backend.alias, number=number, sid=sid)
-                return Found(shown, one.backend.source), said
-        return await self._kept(prompt_id, record), said
+            for ended in await entries_in(one) or ():
+                if ended.prompt_id == prompt_id:
+                    return self._found(asker, one.backend, ended, record), said
+        kept = None if record is None else await self._kept.one(record)
+        return (None if kept is None else Found(kept, Source.GATEWAY)), said
 
-    async def _kept(self, prompt_id: str, record: PromptRecord | None) -> Found | None:
-        if record is None or not record.is_finished:
-            return None
-        entry = await self._ledger.entry(prompt_id)
-        if entry is not None:
-            [entry] = await self._openable.openable(record.user_key, [(record, entry)])
-            return Found(entry, Source.GATEWAY)
-        if record.outcome is not Outcome.LOST:
-            return None
-        ended_at = record.ended_at or self._clock.now()
-        number = history.plain_number(record.number)
-        return Found(lost_entry(prompt_id, number, {}, now_ms=int(_ms(ended_at))), Source.GATEWAY)
+    def _found(self, asker: Asker, backend: Backend, ended: Ended, record: PromptRecord | None) -> Found:
+        number = sid = None
+        if record is not None:
+            number, sid = record.number, asker.sid_of(record)
+            self._files.seen(record.user_key, backend, ended.entry.get("outputs"))
+        shown = history.shown_entry(ended.entry, alias=backend.alias, number=number, sid=sid)
+        return Found(shown, backend.source)
 
     async def post(self, request: web.Request) -> web.StreamResponse:
         """``{"clear": true}`` and ``{"delete": [ids]}``, on the servers that have them and in what is kept."""
@@ -228,86 +258,6 @@ class Results:
             [(backend, orjson.dumps({"delete": found})) for backend, found in orders.values()], "/history"
         )
 
-    async def kept_besides(
-        self, asker: Asker, is_missing: Callable[[PromptRecord], bool], *, most: int
-    ) -> list[Ended]:
-        """What is kept of those of the asker's own prompts that no server tells of; what ended last stands last.
-
-        ``is_missing`` says it of prompts that have ended. The database is not asked when there is none.
-        """
-        own = [record for record in self._ledger.of_user(asker.key) if _may_be_listed(record)]
-        if most < 1 or not any(is_missing(record) for record in own):
-            return []
-        pairs = await self._ledger.entries(asker.key, limit=most)
-        lost = self._lost_without_entry(own, {record.prompt_id for record, _ in pairs})
-        missing = [pair for pair in (*pairs, *lost) if is_missing(pair[0])]
-        missing.sort(key=lambda pair: (_ended_ms(pair[0]) or 0, pair[0].position))
-        entries = await self._openable.openable(asker.key, missing)
-        return [
-            Ended(record.prompt_id, entry, _ended_ms(record))
-            for (record, _), entry in zip(missing, entries, strict=True)
-        ]
-
-    def _lost_without_entry(
-        self, own: Iterable[PromptRecord], with_entry: set[str]
-    ) -> list[tuple[PromptRecord, dict[str, Any]]]:
-        return [
-            (
-                record,
-                lost_entry(
-                    record.prompt_id,
-                    history.plain_number(record.number),
-                    {},
-                    now_ms=int(_ended_ms(record) or 0),
-                ),
-            )
-            for record in own
-            if record.outcome is Outcome.LOST and record.prompt_id not in with_entry
-        ][-MAX_KEPT:]
-
-    async def _less(self, said: Said) -> Said:
-        if not said.is_too_much:
-            return said
-        logger.warning("the history of %s is too large: only its newest entries are told", said.backend.id)
-        return await self._servers.ask(said.backend, f"/history?max_items={FEWER}")
-
-    def _seen(self, asker: Asker, backend: Backend, entries: Sequence[Ended]) -> list[Ended]:
-        """Those that the asker may see and has not taken out."""
-        return [
-            ended for ended in entries if self._is_shown(asker, backend, self._ledger.find(ended.prompt_id))
-        ]
-
-    def _is_shown(self, asker: Asker, backend: Backend, record: PromptRecord | None) -> bool:
-        if record is None:
-            return True  # sent past the gateway; a pod's are its user's
-        if record.is_hidden and is_own(asker.key, record.user_key):
-            return False
-        return is_listed(asker.key, record.user_key, backend.source)
-
-    def _about(self, asker: Asker, live: Iterable[Iterable[Ended]]) -> dict[str, About]:
-        known = {}
-        for entries in live:
-            for ended in entries:
-                record = self._ledger.find(ended.prompt_id)
-                if record is not None:
-                    known[ended.prompt_id] = About(record.number, asker.sid_of(record), _ended_ms(record))
-        return known
-
-    def _learn(self, asker: Asker, shown: Sequence[Ended], backends: Iterable[Backend]) -> None:
-        """Numbers and names that this gateway has not heard before: after its restart above all."""
-        by_alias = {backend.alias: backend for backend in backends}
-        for ended in shown[-MOST_NOTED:]:
-            record = self._ledger.find(ended.prompt_id)
-            number = history.number_of(ended.entry)
-            if record is None and number is not None:
-                self._ledger.saw_number(number)
-            outputs = ended.entry.get("outputs")
-            if ended.alias is not None:
-                owner = asker.key if record is None else record.user_key
-                self._files.seen(owner, by_alias[ended.alias], outputs)
-            elif record is not None:
-                self._files.seen_kept(record.user_key, record.backend_id, outputs)
-
 
 def window_of(query: Mapping[str, str]) -> Window:
     """``max_items`` and ``offset`` of a query. Raises ValueError for what is no whole number."""
@@ -321,45 +271,23 @@ def window_of(query: Mapping[str, str]) -> Window:
     return Window(said["max_items"], -1 if offset is None else offset)
 
 
-def read_list(said: Said) -> list[Ended] | None:
-    """The entries in an answer of ``/history``, or None where it is no usable one."""
-    if not said.is_ok:
-        return None
-    try:
-        found = history.read_entries(loose_json.read(said.body))
-        return [
-            Ended(prompt_id, entry, history.ended_ms(entry), alias=said.backend.alias)
-            for prompt_id, entry in found
-        ]
-    except ValueError:
-        logger.warning("the history of %s has an unknown shape", said.backend.id)
-        return None
+async def _in_parts(lines: Sequence[_Line], alias: str | None) -> list[Ended]:
+    """The entries in their shown form, written; beside the event loop where there are many."""
+    size_bytes = SMALL_BYTES if len(lines) > MANY else 0
+    return await off_the_loop(size_bytes, partial(_shown, lines, alias))
 
 
-def _timed(live: Iterable[Iterable[Ended]], known: Mapping[str, About]) -> list[list[Ended]]:
-    """With the moments of our own clock, where we have them: every server has another."""
-    return [
-        [
-            Ended(
-                ended.prompt_id, ended.entry, known[ended.prompt_id].ended_ms or ended.ended_ms, ended.alias
-            )
-            if ended.prompt_id in known
-            else ended
-            for ended in entries
-        ]
-        for entries in live
-    ]
+def _shown(lines: Iterable[_Line], alias: str | None) -> list[Ended]:
+    """``alias`` is None for entries that are in their shown form already."""
+    shown = []
+    for line in lines:
+        entry = line.ended.entry
+        if alias is not None:
+            entry = history.shown_entry(entry, alias=alias, number=line.number, sid=line.sid)
+        shown.append(Ended(line.ended.prompt_id, written(entry), line.ended_ms))
+    return shown
 
 
-def _may_be_listed(record: PromptRecord) -> bool:
-    """Whether a history could hold it: what was taken out of the queue is in none."""
-    was_taken_out = record.outcome is Outcome.INTERRUPTED and record.started_at is None
-    return record.is_finished and not record.is_hidden and not was_taken_out
-
-
-def _ended_ms(record: PromptRecord) -> float | None:
-    return None if record.ended_at is None else _ms(record.ended_at)
-
-
-def _ms(moment: datetime) -> float:
-    return moment.timestamp() * 1000
+def _is_taken_out(asker: Asker, record: PromptRecord) -> bool:
+    """By its owner, for him and for who has only its id."""
+    return record.is_hidden and (asker.user is None or is_own(asker.key, record.user_key))
