@@ -42,6 +42,18 @@ class Keys:
         """Signing key of the identity cookie."""
         return self._derive("cookie")
 
+    def session_key(self) -> str:
+        """Signing key of the cookie of people who have signed in."""
+        return self._derive("session")
+
+    def seal(self, mode: str, name: str, stamp: str) -> str:
+        """What a session is bound to: 32 hex digits that change with ``stamp``, say a password's hash."""
+        return self._derive("seal", mode, name, stamp)[:32]
+
+    def proof(self, mode: str, *credential: str) -> str:
+        """A credential as it is remembered while the gateway runs: nobody gets it back from that."""
+        return self._derive("proof", mode, *credential)
+
     def slug_suffix(self, user: UserId) -> str:
         """Eight hex digits that tell users apart in pod names without saying who they are."""
         return self._derive("slug", user.key)[:8]

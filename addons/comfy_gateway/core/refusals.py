@@ -22,6 +22,8 @@ class Refusal:
     message: str
     details: str = ""
     retry_after_s: int | None = None
+    challenge: str | None = None
+    """How a script would sign in (``WWW-Authenticate``)."""
 
     def body(self) -> dict[str, Any]:
         """The JSON body."""
@@ -128,6 +130,8 @@ def headers_of(refusal: Refusal) -> dict[str, str]:
     headers = {"Cache-Control": "no-store"}
     if refusal.retry_after_s is not None:
         headers["Retry-After"] = str(refusal.retry_after_s)
+    if refusal.challenge is not None:
+        headers["WWW-Authenticate"] = refusal.challenge
     return headers
 
 
