@@ -12,8 +12,10 @@ from comfy_gateway.core.classify import (
     RequestClass,
     RouteRules,
     classify,
+    is_under_api,
     needs_identity,
     prompt_id_of,
+    route_of,
 )
 
 C = RequestClass
@@ -237,3 +239,18 @@ def test_files_and_probes_need_no_identity_but_pages_and_data_do(path: str, expe
 )
 def test_the_prompt_that_a_path_names(path: str, expected: str | None) -> None:
     assert prompt_id_of(path) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "route", "under_api"),
+    [
+        ("/history/a%2Fb?x=/api/", "/history/a%2Fb", False),
+        ("/api/history", "/history", True),
+        ("/%61pi/%68istory", "/history", True),
+        ("/api", "/api", False),
+        ("/api%2Fhistory", "/api%2Fhistory", False),
+    ],
+)
+def test_a_route_is_read_as_comfyuis_router_reads_it(path: str, route: str, under_api: bool) -> None:
+    assert route_of(path) == route
+    assert is_under_api(path) is under_api

@@ -88,6 +88,13 @@ async def test_what_a_silent_pod_has_is_told_from_ledger_and_kept_entries(spoil:
         setattr(two.pod.sim.mood, spoil, False)
 
 
+async def test_what_an_older_pod_has_that_talks_nonsense_is_told_from_the_ledger() -> None:
+    async with two_servers(duty=NEWER) as two:
+        runs = await busy(two.pod)
+        two.pod.sim.mood.lying = True
+        assert {one: job["status"] for one, job in (await told(two)).items()} == {runs: "in_progress"}
+
+
 async def test_a_job_of_a_pod_that_is_gone_is_as_it_was() -> None:
     async with two_servers(duty=NEWER, pod=NEWER) as two:
         on_pod = await two.pod.run()

@@ -284,6 +284,18 @@ async def test_of_a_history_beyond_the_bound_the_newest_are_told() -> None:
         assert 30 < len(told) < 50
 
 
+@pytest.mark.parametrize("body", [b"[1]", b"<html>", b'"text"', b""])
+async def test_what_is_no_history_is_no_answer(body: bytes) -> None:
+    async def nonsense(_request: web.Request) -> web.Response:
+        return web.Response(body=body)
+
+    async with answering(nonsense) as url, two_servers() as two:
+        two.site.routes.set_private(ALICE, duty(url, 9))
+        kept = await two.duty.run()
+        for query in ("", "?max_items=5", f"/{kept}"):
+            assert list(await two.history(query)) == [kept]
+
+
 async def test_a_server_that_breaks_off_in_the_middle_has_not_answered() -> None:
     server = LongHistory(300, padding=500)
     server.fails_at = 3

@@ -23,8 +23,3 @@ def opens_by_id(asker: str | None, owner: str | None, source: Source) -> bool:
 def is_own(asker: str | None, owner: str | None) -> bool:
     """Whether what the gateway keeps of ``owner`` is for ``asker``."""
     return asker == owner
-
-
-def may_clear(source: Source) -> bool:
-    """Whether "clear" empties a server of that kind itself, whoever's prompts are on it."""
-    return source in {Source.DUTY, Source.PRIVATE}
