@@ -147,6 +147,11 @@ async def test_a_database_that_is_away_holds_nothing_up_and_gets_all_of_it_later
     kept.note_copy(Copy("pod", A, X))
     with pytest.raises(StoreUnavailable):
         await kept.write()
+    await kept.aclose()
+    assert not rows.copies
+    rows.is_down = False
+    await kept.aclose()
+    assert list(rows.copies.values()) == [Copy("pod", A, X)]
 
 
 OPERATIONS = st.lists(

@@ -25,6 +25,7 @@ MAX_VERSIONS: Final = 8
 FLUSH_S: Final = 1.0
 """How long an upload waits for being written down."""
 RETRY_S: Final = 1.0
+CLOSING_S: Final = 2.0
 MAX_ROWS: Final = 500
 """In one transaction, so that others get at the database between two."""
 
@@ -199,6 +200,14 @@ class InputBook:
             if not (self._unwritten_uploads or self._unwritten_copies or self._gone_uploads):
                 self._is_dirty.clear()
                 self._is_clean.set()
+
+    async def aclose(self) -> None:
+        """Write what is left, within some seconds."""
+        try:
+            async with asyncio.timeout(CLOSING_S):
+                await self.write()
+        except (StoreUnavailable, TimeoutError):
+            logger.warning("the last uploads could not be written down")
 
     def _mark_dirty(self) -> None:
         self._is_clean.clear()

@@ -147,7 +147,8 @@ class Inputs:
         self._transfers = transfers
         self._catalogues = catalogues
         self._files = files
-        self._vault = vault
+        self.vault = vault
+        """None where nothing is kept of pods that are gone."""
         self._prompts = prompts
         self._routes = routes
         self._clock = clock
@@ -467,10 +468,10 @@ class Inputs:
         return None if content is None else _Found(content, carried_file(content, file.filename))
 
     async def _from_vault(self, where: InVault, file: FileName) -> _Found | None:
-        if self._vault is None or where.owner_key is None:
+        if self.vault is None or where.owner_key is None:
             return None
         try:
-            stored = await self._vault.find(where.owner_key, where.file)
+            stored = await self.vault.find(where.owner_key, where.file)
         except StoreUnavailable as error:
             raise PromptRefused(input_unavailable(file.path, "The database does not answer.")) from error
         if stored is None:
@@ -479,7 +480,7 @@ class Inputs:
         if content is None:
             try:
                 async with self._store.part(stored.size_bytes) as part:
-                    async for chunk in self._vault.chunks(stored):
+                    async for chunk in self.vault.chunks(stored):
                         await part.write(chunk)
                     content = await part.finish()
             except FileNotFoundError:
