@@ -279,7 +279,7 @@ class Gateway:
             interval_s=settle_interval_s(rules),
             give_up_s=rules.idle.silence_timeout_s,
         )
-        relay = Relay(routes=routes, ledger=ledger, keys=keys, clock=clock, rescuer=rescue)
+        relay = Relay(routes=routes, ledger=ledger, keys=keys, clock=clock, files=files, rescuer=rescue)
         self._open.push_async_callback(relay.aclose)
         meters.watch_values("comfy_gateway_relay", "The relay's", relay.stats)
         submission = Submission(
