@@ -47,10 +47,11 @@ def test_a_full_quiet_window_is_over(use: PodUse, reason: str) -> None:
         (replace(UNUSED, prompts_in_flight=2), "2 prompts in flight"),
         (replace(UNUSED, transfers_in_flight=1), "1 transfers in flight"),
         (replace(UNUSED, queue_remaining=3), "3 prompts in ComfyUI's queue"),
+        (replace(UNUSED, copies_in_flight=4), "4 files are being copied"),
         (replace(UNUSED, last_activity_s=61), "idle for 599 of 600 s"),
         (replace(UNUSED, last_activity_s=700), "idle for -40 of 600 s"),
     ],
-    ids=["prompt", "transfer", "queue", "used just too late", "used while it was judged"],
+    ids=["prompt", "transfer", "queue", "copy", "used just too late", "used while it was judged"],
 )
 def test_use_keeps_a_pod_whatever_telemetry_says(use: PodUse, reason: str) -> None:
     verdict = judge(after(MINUTES_11), use, LIMITS, 660)
@@ -191,7 +192,14 @@ def at_times(polls: list[tuple[float, Sample | None]]) -> list[tuple[float, Samp
 
 @given(
     POLLS,
-    st.sampled_from([{"prompts_in_flight": 1}, {"transfers_in_flight": 2}, {"queue_remaining": 1}]),
+    st.sampled_from(
+        [
+            {"prompts_in_flight": 1},
+            {"transfers_in_flight": 2},
+            {"queue_remaining": 1},
+            {"copies_in_flight": 1},
+        ]
+    ),
     st.floats(0, 10_000),
 )
 def test_never_over_while_something_is_there(

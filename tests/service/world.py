@@ -38,6 +38,7 @@ from tests.fakes.cloud import FakeCloud, RentedPod
 from tests.fakes.ledger import ledger_in_memory
 from tests.fakes.servers import FakeComfyServer, FakeInputs, FakeServers, FakeWitness
 from tests.fakes.store import FakeStore
+from tests.fakes.vault import FakeVault
 
 ALICE = UserId(IdKind.NAMED, "alice")
 BOB = UserId(IdKind.NAMED, "bob")
@@ -80,6 +81,7 @@ class World:
         self.comfy = FakeComfyServer()
         self.witness = FakeWitness()
         self.inputs = FakeInputs()
+        self.vault = FakeVault(clock)
         self.names = PodNames(TAG, KEYS)
         self.transitions: list[tuple[UserId, State, Event, State]] = []
         """Of all sessions, since the world began."""
@@ -133,6 +135,7 @@ class World:
             store=self.store,
             ledger=self.ledger,
             placement=self.placement,
+            vault=self.vault,
             activity=self.activity,
             addresses=ADDRESSES,
             keys=KEYS,

@@ -6,7 +6,8 @@ Two ways to the end of a pod:
 * silence: no usable sample for ``silence_timeout_s`` (an image without an agent, or one that broke), and no prompt
   and no transfer for as long. It exists so that a pod whose agent never speaks does not cost money for ever.
 
-Neither counts while a prompt or a transfer of the user is in flight or ComfyUI's queue is not empty.
+Neither counts while a prompt or a transfer of the user is in flight, ComfyUI's queue is not empty, or files are being
+copied from the pod.
 """
 
 from dataclasses import dataclass
@@ -68,6 +69,8 @@ class PodUse:
     transfers_in_flight: int
     queue_remaining: int | None
     """ComfyUI's own answer just now; None when it did not answer or was not asked."""
+    copies_in_flight: int = 0
+    """Files that are on their way into the vault. No use of the pod: when they are done, it has been idle all along."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,8 @@ def judge(window: IdleWindow, use: PodUse, limits: IdleLimits, now_s: float) -> 
         return Verdict(False, f"{use.transfers_in_flight} transfers in flight")
     if use.queue_remaining:
         return Verdict(False, f"{use.queue_remaining} prompts in ComfyUI's queue")
+    if use.copies_in_flight:
+        return Verdict(False, f"{use.copies_in_flight} files are being copied")
     heard_s = window.last_usable_s
     if window.quiet_since_s is not None and heard_s is not None and now_s - heard_s <= limits.max_gap_s:
         # A prompt that came and went between two samples is activity all the same.

@@ -8,7 +8,7 @@ After a restart the same steps go on from the stored state.
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, Protocol
 
 from comfy_gateway.core.boot import BootWatch
 from comfy_gateway.core.errors import AgentUnavailable, StoreError
@@ -47,11 +47,37 @@ GIVING_UP: Final[dict[State, Event]] = {
     State.DRAINING: Event.DRAINED,
 }
 AGENT_POLL_S = 0.5
+GONE_S = 3.0
+"""A pod that is to go at once and has not answered for so long keeps its files."""
 QUICK_LOOKS = 3
 """Looks without a word of ComfyUI, shortly one after the other, after which the cloud is asked for the pod."""
 LOOK_AGAIN_S = 1.5
 MUTE_LOOKS = 2
 """Further polls without a word, of a pod that the cloud says runs, until the route goes back to duty."""
+
+
+class Vault(Protocol):
+    """Keeps the files of pods."""
+
+    def in_flight(self, pod_name: str) -> int:
+        """Files that are being copied, as far as the pod should be held for them."""
+        ...
+
+    async def complete(self, pod_name: str, deadline_s: float, *, patience_s: float | None = None) -> object:
+        """Return when all of the pod's files are safe, or cannot be saved in time."""
+        ...
+
+
+class KeepsNothing:
+    """Implements Vault where nothing is kept."""
+
+    def in_flight(self, pod_name: str) -> int:
+        """Never any."""
+        return 0
+
+    async def complete(self, pod_name: str, deadline_s: float, *, patience_s: float | None = None) -> object:
+        """At once."""
+        return None
 
 
 class Life:
@@ -69,6 +95,7 @@ class Life:
         store: SessionStore,
         ledger: Ledger,
         placement: Placement,
+        vault: Vault | None = None,
         activity: Activity,
         addresses: PodAddresses,
         keys: Keys,
@@ -85,6 +112,7 @@ class Life:
         self._store = store
         self._ledger = ledger
         self._placement = placement
+        self._vault: Vault = vault or KeepsNothing()
         self._activity = activity
         self._addresses = addresses
         self._keys = keys
@@ -305,21 +333,46 @@ class Life:
             prompts_in_flight=len(self._ledger.unfinished(user=user, backend_id=pod.name)),
             transfers_in_flight=self._activity.in_flight(pod.name),
             queue_remaining=queue_remaining,
+            copies_in_flight=self._vault.in_flight(pod.name),
         )
 
     async def _drain(self, session: Session, pod: Pod) -> None:
+        """What runs there may end; then its files are made safe, which is all that the pod is still good for."""
+        cause = await self._quieten(session, pod)
+        if cause is not None and await self._make_safe(session.user, pod):
+            self._move(session.user, Event.DRAINED, cause)
+
+    async def _quieten(self, session: Session, pod: Pod) -> str | None:
+        """Why the wait is over, in words for the log, or None when the session has moved."""
         deadline_s = self._clock.monotonic() + self._rules.drain_timeout_s
         while not self._obey(session.user):
             prompts = len(self._ledger.unfinished(user=session.user, backend_id=pod.name))
             transfers = self._activity.in_flight(pod.name)
             if not prompts and not transfers and not await self._queue_remaining(pod):
-                self._move(session.user, Event.DRAINED, "nothing runs there any more")
-                return
+                return "nothing runs there any more"
             if self._clock.monotonic() >= deadline_s:
-                cause = f"{prompts} prompts and {transfers} transfers did not end in time"
-                self._move(session.user, Event.DRAINED, cause)
-                return
+                return f"{prompts} prompts and {transfers} transfers did not end in time"
             await self._signals.pause(session.user, 1.0)
+        return None
+
+    async def _make_safe(self, user: UserId, pod: Pod) -> bool:
+        """Whether the wait for the vault is over and the session has not moved meanwhile."""
+        waiting = self._tasks.start(self._complete(pod, None), name=f"vault of {pod.name}")
+        try:
+            while not waiting.done():
+                if self._obey(user):
+                    return False
+                await self._signals.pause(user, 1.0)
+        finally:
+            waiting.cancel()
+        return not self._obey(user)
+
+    async def _complete(self, pod: Pod, patience_s: float | None) -> None:
+        try:
+            await self._vault.complete(pod.name, self._rules.vault_deadline_s, patience_s=patience_s)
+        except Exception:
+            # The edge of the vault: a fault of it must not keep a pod that costs money.
+            logger.exception("RunPod session: the files of %s may not be safe", pod.name)
 
     async def _queue_remaining(self, pod: Pod) -> int | None:
         """What ComfyUI in the pod says itself; after a restart of the gateway nobody else knows."""
@@ -328,6 +381,9 @@ class Life:
 
     async def _terminate(self, session: Session, pod: Pod) -> None:
         assert pod.pod_id is not None
+        if session.state is not State.ABANDONING:  # that one never served, and has made nothing
+            # Also without a drain before: ComfyUI may have died, and the agent still hands its files out.
+            await self._complete(pod, GONE_S)
         found = await self._endings.end(pod.pod_id, pod.name)
         # The row of the pod is closed before the session lets go of the name.
         await self._record_end(session.user, pod)

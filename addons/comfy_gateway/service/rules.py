@@ -31,6 +31,8 @@ class Rules:
     failure_backoff_s: float = 30.0
     most_backoff_s: float = 600.0
     drain_timeout_s: float = 120.0
+    vault_deadline_s: float = 300.0
+    """How long the end of a pod waits until its files are safe."""
     reconcile_s: float = 15.0
     pod_env: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Further environment of each pod; may hold secrets."""
