@@ -3,18 +3,23 @@
 import math
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import closing
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
+from comfy_gateway.adapters.clock import SystemClock
 from comfy_gateway.adapters.sql import Database, SqlLedgerStore, open_database
 from comfy_gateway.core.errors import StoreUnavailable
 from comfy_gateway.core.ports import LedgerStore
 from comfy_gateway.core.prompts import Hiding, LedgerChange, LedgerRow, Outcome, PromptRecord
+from comfy_gateway.service.journal import Journal
+from comfy_gateway.service.ledger import Ledger, New
+from tests.conditions import wait_for
 from tests.contract.postgres import PostgresServer
 from tests.fakes.ledger import FakeLedgerStore
 
@@ -279,6 +284,23 @@ async def test_the_oldest_that_have_ended_are_removed(store: LedgerStore) -> Non
 # -- what only a database does
 
 
+@asynccontextmanager
+async def held_up(url: str) -> AsyncIterator[None]:
+    """Somebody else has the tables for himself."""
+    if url.startswith("sqlite"):
+        with closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as file:
+            file.execute("BEGIN EXCLUSIVE")
+            yield
+        return
+    connection = await asyncpg.connect(url.replace("postgresql+asyncpg", "postgresql"))
+    try:
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE prompts IN ACCESS EXCLUSIVE MODE")
+            yield
+    finally:
+        await connection.close()
+
+
 async def test_everything_survives_a_restart(url: str, database: Database) -> None:
     record = ended("p1", 1)
     await SqlLedgerStore(database).write([kept(record)])
@@ -322,6 +344,35 @@ async def test_a_database_that_is_closed_does_not_answer(database: Database) -> 
     for call in calls:
         with pytest.raises(StoreUnavailable):
             await call()
+
+
+async def test_a_database_that_is_held_up_costs_a_prompt_a_bounded_wait_and_is_written_afterwards(
+    url: str, database: Database
+) -> None:
+    clock = SystemClock()
+    journal = Journal(SqlLedgerStore(database), clock, wait_s=0.3, linger_s=0.01)
+    ledger = Ledger(clock, journal)
+    journal.start()
+    async with held_up(url):
+        began_s = clock.monotonic()
+        for number in range(1, 6):
+            record = replace(NEW, prompt_id=f"p{number}", position=number)
+            assert ledger.reserve(record) == New()
+            assert await ledger.write_down(record, b"body", stored_body=b"body") == New()
+            ledger.confirm(record.prompt_id)
+        assert clock.monotonic() - began_s < 1.0
+        ledger.end("p1", Outcome.DONE)
+        ledger.keep_entry("p1", {"outputs": {}})
+
+    async def all_written() -> bool:
+        rows = await SqlLedgerStore(database).load(10)
+        return len(rows) == 5 and all(row.is_confirmed for row in rows)
+
+    await wait_for(all_written, "the rows", deadline_s=20.0)
+    assert await ids(SqlLedgerStore(database)) == ["p1"]
+    assert await SqlLedgerStore(database).body("p1") is None
+    assert await SqlLedgerStore(database).body("p2") == b"body"
+    await journal.aclose()
 
 
 async def test_who_reads_a_history_holds_up_no_prompt(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from time import perf_counter
 import pytest
 
 from comfy_gateway.core.prompts import Hiding, LedgerRow, Outcome, PromptRecord
-from comfy_gateway.service.journal import KEEP_PROMPTS, MAX_PENDING_ENTRIES, PRUNE_INTERVAL_S, Journal
+from comfy_gateway.service.journal import MAX_PENDING_ENTRIES, PRUNE_INTERVAL_S, Journal
 from comfy_gateway.service.ledger import Foreign, InFlight, Ledger, New, Same
 from tests.conditions import wait_for
 from tests.fakes.clock import START, FakeClock
@@ -314,13 +314,16 @@ async def test_a_history_that_was_cleared_stays_so_in_the_database(
 
 
 async def test_the_oldest_prompts_are_removed_every_hour(
-    ledger: Ledger, store: FakeLedgerStore, clock: FakeClock, caplog: pytest.LogCaptureFixture
+    store: FakeLedgerStore, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
+    journal = Journal(store, clock, wait_s=QUICK_S, linger_s=QUICK_S, keep_prompts=2)
+    journal.start()
+    ledger = Ledger(clock, journal)
     done = record(outcome=Outcome.DONE, ended_at=START)
     store.rows = {
         f"old{number}": LedgerRow(replace(done, prompt_id=f"old{number}", position=number))
-        for number in range(KEEP_PROMPTS + 3)
+        for number in range(5)
     }
     await sent(ledger, record("p1", position=10**6))
     assert store.calls["prune"] == 0
@@ -328,3 +331,4 @@ async def test_the_oldest_prompts_are_removed_every_hour(
     await sent(ledger, record("p2", position=10**6 + 1))
     await until(lambda: store.calls["prune"] == 1)
     await until(lambda: "3 old prompts were removed" in caplog.text)
+    await journal.aclose()

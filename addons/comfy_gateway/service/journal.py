@@ -39,12 +39,19 @@ class Journal:
     """The stored side of the ledger. Reads see what is not written yet."""
 
     def __init__(
-        self, store: LedgerStore, clock: Clock, *, wait_s: float = WAIT_S, linger_s: float = LINGER_S
+        self,
+        store: LedgerStore,
+        clock: Clock,
+        *,
+        wait_s: float = WAIT_S,
+        linger_s: float = LINGER_S,
+        keep_prompts: int = KEEP_PROMPTS,
     ) -> None:
         self._store = store
         self._clock = clock
         self._wait_s = wait_s
         self._linger_s = linger_s
+        self._keep_prompts = keep_prompts
         self._tasks = Tasks("journal")
         self._is_running = False
         self._is_behind = False
@@ -277,7 +284,7 @@ class Journal:
         now_s = self._clock.monotonic()
         if now_s - self._pruned_at_s >= PRUNE_INTERVAL_S:
             self._pruned_at_s = now_s
-            removed = await self._store.prune(KEEP_PROMPTS)
+            removed = await self._store.prune(self._keep_prompts)
             if removed:
                 logger.info("%d old prompts were removed from the ledger", removed)
 

@@ -5,7 +5,7 @@ import stat
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import URL, Connection, event, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -59,6 +59,26 @@ def make_engine(url: URL, timeout_s: float) -> AsyncEngine:
     )
     event.listen(engine.sync_engine, "connect", _set_up_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_immediately)
+    return engine
+
+
+def make_direct_engine(url: URL, timeout_s: float) -> Engine | None:
+    """An engine for whole transactions in one thread; None for a database that needs no thread.
+
+    The asynchronous driver of SQLite hands each statement to a thread and waits, which costs more than the statement.
+    """
+    if url.get_backend_name() == "postgresql":
+        return None
+    engine = create_engine(
+        url.set(drivername="sqlite"),
+        hide_parameters=True,
+        pool_size=1,
+        max_overflow=0,
+        pool_timeout=timeout_s,
+        connect_args={"timeout": min(timeout_s * 0.8, MAX_LOCK_WAIT_S), "check_same_thread": False},
+    )
+    event.listen(engine, "connect", _set_up_sqlite)
+    event.listen(engine, "begin", _begin_immediately)
     return engine
 
 

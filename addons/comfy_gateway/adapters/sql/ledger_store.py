@@ -5,8 +5,7 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Row, Table, Update, delete, func, literal, not_, select, tuple_, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, Row, Table, Update, delete, func, literal, not_, select, tuple_, update
 
 from comfy_gateway.adapters.sql.database import Database
 from comfy_gateway.adapters.sql.tables import prompt_bodies, prompt_entries, prompts
@@ -33,23 +32,31 @@ class SqlLedgerStore:
     ) -> Sequence[LedgerRow]:
         """See the port. One round trip for each kind of change, however many there are of it."""
         entries = await _packed(changes)
-        async with self._database.transaction() as connection:
-            discarded = [change.prompt_id for change in changes if change.is_discarded]
-            if discarded:
-                await connection.execute(delete(prompts).where(prompts.c.prompt_id.in_(discarded)))
-            conflicts = await self._add(connection, [change for change in changes if change.is_new])
-            if conflicts:
-                taken = {row.record.prompt_id for row in conflicts}
-                changes = [change for change in changes if change.prompt_id not in taken]
-            await self._save(connection, [change for change in changes if not change.is_new])
-            changes = await self._stored(connection, changes)
-            await self._write_bodies(connection, changes)
-            kept = {change.prompt_id for change in changes}
-            await self._put(
-                connection, prompt_entries, "entry", {id_: entries[id_] for id_ in entries if id_ in kept}
-            )
-            for hiding in hidings:
-                await connection.execute(_hide(hiding))
+        return await self._database.at_once(
+            lambda connection: self._write(connection, changes, hidings, entries)
+        )
+
+    def _write(
+        self,
+        connection: Connection,
+        changes: Sequence[LedgerChange],
+        hidings: Sequence[Hiding],
+        entries: Mapping[str, bytes],
+    ) -> Sequence[LedgerRow]:
+        discarded = [change.prompt_id for change in changes if change.is_discarded]
+        if discarded:
+            connection.execute(delete(prompts).where(prompts.c.prompt_id.in_(discarded)))
+        conflicts = self._add(connection, [change for change in changes if change.is_new])
+        if conflicts:
+            taken = {row.record.prompt_id for row in conflicts}
+            changes = [change for change in changes if change.prompt_id not in taken]
+        self._save(connection, [change for change in changes if not change.is_new])
+        changes = self._stored(connection, changes)
+        self._write_bodies(connection, changes)
+        kept = {change.prompt_id for change in changes}
+        self._put(connection, prompt_entries, "entry", {id_: entries[id_] for id_ in entries if id_ in kept})
+        for hiding in hidings:
+            connection.execute(_hide(hiding))
         return conflicts
 
     async def load(self, newest: int) -> Sequence[LedgerRow]:
@@ -129,7 +136,7 @@ class SqlLedgerStore:
             )
         return done.rowcount
 
-    async def _add(self, connection: AsyncConnection, changes: Sequence[LedgerChange]) -> list[LedgerRow]:
+    def _add(self, connection: Connection, changes: Sequence[LedgerChange]) -> list[LedgerRow]:
         """Add new rows; returns those that are there already under the same id."""
         rows = {change.prompt_id: change.row for change in changes if change.row is not None}
         if not rows:
@@ -139,52 +146,48 @@ class SqlLedgerStore:
             .on_conflict_do_nothing(index_elements=[prompts.c.prompt_id])
             .returning(prompts.c.prompt_id)
         )
-        added = await connection.scalars(query, [_columns_of(row) for row in rows.values()])
+        added = connection.scalars(query, [_columns_of(row) for row in rows.values()])
         missing = rows.keys() - set(added)
         if not missing:
             return []
-        found = await connection.execute(select(prompts).where(prompts.c.prompt_id.in_(missing)))
+        found = connection.execute(select(prompts).where(prompts.c.prompt_id.in_(missing)))
         return [_row_of(row) for row in found]
 
-    async def _save(self, connection: AsyncConnection, changes: Sequence[LedgerChange]) -> None:
+    def _save(self, connection: Connection, changes: Sequence[LedgerChange]) -> None:
         rows = [_columns_of(change.row) for change in changes if change.row is not None]
         if rows:
             query = self._database.insert(prompts)
             new = {name: query.excluded[name] for name in rows[0] if name != "prompt_id"}
-            await connection.execute(
+            connection.execute(
                 query.on_conflict_do_update(index_elements=[prompts.c.prompt_id], set_=new), rows
             )
 
-    async def _stored(
-        self, connection: AsyncConnection, changes: Sequence[LedgerChange]
-    ) -> Sequence[LedgerChange]:
+    def _stored(self, connection: Connection, changes: Sequence[LedgerChange]) -> Sequence[LedgerChange]:
         """Those whose prompt is in the database by now."""
         unsure = {
             change.prompt_id for change in changes if change.row is None and (change.body or change.entry)
         }
         if not unsure:
             return changes
-        found = await connection.scalars(select(prompts.c.prompt_id).where(prompts.c.prompt_id.in_(unsure)))
+        found = connection.scalars(select(prompts.c.prompt_id).where(prompts.c.prompt_id.in_(unsure)))
         missing = unsure - set(found)
         return [change for change in changes if change.prompt_id not in missing]
 
-    async def _write_bodies(self, connection: AsyncConnection, changes: Sequence[LedgerChange]) -> None:
+    def _write_bodies(self, connection: Connection, changes: Sequence[LedgerChange]) -> None:
         bodies = {
             change.prompt_id: change.body
             for change in changes
             if change.body is not None and len(change.body) <= MAX_BODY_BYTES
         }
-        await self._put(connection, prompt_bodies, "body", bodies)
+        self._put(connection, prompt_bodies, "body", bodies)
         done = [change.prompt_id for change in changes if change.is_body_done]
         if done:
-            await connection.execute(delete(prompt_bodies).where(prompt_bodies.c.prompt_id.in_(done)))
+            connection.execute(delete(prompt_bodies).where(prompt_bodies.c.prompt_id.in_(done)))
 
-    async def _put(
-        self, connection: AsyncConnection, table: Table, column: str, values: Mapping[str, bytes]
-    ) -> None:
+    def _put(self, connection: Connection, table: Table, column: str, values: Mapping[str, bytes]) -> None:
         if values:
             query = self._database.insert(table)
-            await connection.execute(
+            connection.execute(
                 query.on_conflict_do_update(
                     index_elements=[table.c.prompt_id], set_={column: query.excluded[column]}
                 ),
