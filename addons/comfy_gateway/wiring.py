@@ -286,6 +286,7 @@ class Gateway:
             ledger=ledger,
             routes=routes,
             placement=placement,
+            placement=placement,
             inputs=inputs,
             relay=relay,
             comfy=comfy,
@@ -411,6 +412,7 @@ class Gateway:
             prompts=ledger,
             routes=routes,
             clock=clock,
+        placement: Placement,
         )
         uploads = InputUploads(
             inputs=inputs, book=book, store=store, server=server, transfers=transfers, routes=routes
@@ -430,7 +432,14 @@ class Gateway:
         patient = Servers(http, silence_s=limits.upstream_timeout_s, whole_s=limits.upstream_timeout_s)
         return inputs, [
             Uploads(uploads=uploads, store=store, most_bytes=limits.max_upload_mb * 1024**2),
-            InputFiles(inputs=inputs, lists=lists, store=store, routes=routes, servers=patient),
+            InputFiles(
+                inputs=inputs,
+                lists=lists,
+                store=store,
+                routes=routes,
+                servers=patient,
+                richer=placement.richer,
+            ),
         ]
 
     async def _master_secret(self) -> bytes:

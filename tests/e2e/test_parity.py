@@ -80,6 +80,11 @@ async def test_prompts_that_the_pod_cannot_run_stay_on_duty_and_buy_no_other_pod
                 history = await (await alice.get(f"/history/{prompt_id}")).json()
                 assert history[prompt_id]["status"]["status_str"] == "success"
             assert pod.comfy.accepted == []
+            # A page that is loaded now can still draw and send them.
+            offered = await (await alice.get("/object_info")).json()
+            loader = offered["CheckpointLoaderSimple"]["input"]["required"]["ckpt_name"]
+            assert "ImageInvert" in offered
+            assert loader[0] == ["sd15.safetensors", "sdxl.safetensors"]
 
             fits = await alice.prompt(picture(9))
             assert fits.headers["X-Comfy-Session-Source"] == "private"
