@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from comfy_gateway.core.errors import GatewayError
 from comfy_gateway.core.roles import Role
 from comfy_gateway.core.users import MAX_NAME_LENGTH, is_valid_name
 
@@ -19,7 +20,7 @@ _TOKEN: Final = re.compile(r"cgw_([a-z0-9]{8})_[A-Za-z0-9_-]{32,160}")
 _HASH_PREFIX: Final = "$argon2"
 
 
-class AccountsUnreadable(ValueError):
+class AccountsUnreadable(GatewayError):
     """The file cannot be used. The text says why and holds no hash."""
 
 

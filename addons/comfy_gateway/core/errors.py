@@ -13,6 +13,7 @@
   - PodFilesUnavailable     a pod gave no usable answer to a question for its files
   - BackendUnavailable      a ComfyUI server gave no usable answer: what it knows is unknown, not nothing
   - StorageUnavailable      a file of ours cannot be written or read: the disk is full or broken
+  - AccountsUnreadable      the file of people who sign in by tokens is wrong; of ``core.accounts``
   - PromptRefused           a prompt cannot be sent as it is; the refusal is for the client
   - IllegalTransition       an event that the session's state does not know; nothing was changed
 """

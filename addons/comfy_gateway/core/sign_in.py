@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Final, Protocol
 
 from comfy_gateway.core.accounts import Accounts
+from comfy_gateway.core.callers import Caller
 from comfy_gateway.core.refusals import Refusal
 from comfy_gateway.core.roles import NOBODY, Standing
 from comfy_gateway.core.session_cookie import SignedIn
@@ -120,10 +121,22 @@ class Passwords(Protocol):
 class SignOutStore(Protocol):
     """Sessions that were ended before their time. Raises StoreUnavailable."""
 
-    async def add(self, session_id: str, until: datetime) -> None:
-        """End a session; it would have ended by itself at ``until``."""
+    async def add(self, session_id: str, until: datetime, now: datetime) -> None:
+        """End a session, which would have ended by itself at ``until``. Those that have by now are forgotten."""
         ...
 
     async def load(self, now: datetime) -> frozenset[str]:
-        """All that have not ended by themselves; the others are forgotten."""
+        """All that have not ended by themselves."""
+        ...
+
+
+class SignIn(Protocol):
+    """One way in. What the hooks ask with every request; cheap for whoever has been here before."""
+
+    async def recognise(self, caller: Caller) -> Recognised:
+        """Who sends a request, or why it is refused."""
+        ...
+
+    def session_of(self, caller: Caller) -> Recognised:
+        """Who a browser's session says it is, for pages that need no sign-in; nobody where it has none."""
         ...

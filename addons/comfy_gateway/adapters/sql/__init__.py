@@ -2,7 +2,16 @@
 
 from comfy_gateway.adapters.sql.database import Database, open_database
 from comfy_gateway.adapters.sql.ledger_store import SqlLedgerStore
+from comfy_gateway.adapters.sql.sign_outs import SqlSignOuts
 from comfy_gateway.adapters.sql.store import SqlSessionStore, open_store
 from comfy_gateway.adapters.sql.vault_rows import SqlVaultRows
 
-__all__ = ["Database", "SqlLedgerStore", "SqlSessionStore", "SqlVaultRows", "open_database", "open_store"]
+__all__ = [
+    "Database",
+    "SqlLedgerStore",
+    "SqlSessionStore",
+    "SqlSignOuts",
+    "SqlVaultRows",
+    "open_database",
+    "open_store",
+]

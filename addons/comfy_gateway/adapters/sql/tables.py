@@ -171,3 +171,11 @@ upload_copies = Table(
     Column("is_carried", Boolean, nullable=False),
     Column("etag", Text, nullable=False),
 )
+
+sign_outs = Table(
+    "sign_outs",
+    metadata,
+    Column("session_id", Text, primary_key=True),
+    Column("until", UtcDateTime, nullable=False),
+)
+"""Sessions of browsers that were ended before their time."""
