@@ -321,6 +321,17 @@ async def test_a_server_that_gives_an_id_of_its_own_is_believed(
     assert await ledger.body("theirs") is None
 
 
+@pytest.mark.parametrize("theirs", ["of bob", "on its way", "a\r\nb", "x" * 300])
+async def test_a_server_cannot_give_an_id_that_is_taken_or_none(ledger: Ledger, theirs: str) -> None:
+    ledger.accept(record("of bob", BOB.key))
+    await written(ledger, record("on its way", BOB.key))
+    await written(ledger, record("ours"))
+    confirmed = ledger.confirm("ours", answered_id=theirs)
+    assert confirmed == record("ours")
+    assert ledger.find("of bob") == record("of bob", BOB.key)
+    assert isinstance(ledger.reserve(record("on its way", BOB.key)), InFlight)
+
+
 async def test_an_answer_that_was_not_heard_leaves_a_doubt_until_it_is_settled(ledger: Ledger) -> None:
     await written(ledger, record("p1"))
     assert ledger.doubtful() == []

@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from comfy_gateway.core.ports import Clock
+from comfy_gateway.core.prompt_body import MAX_ID_CHARACTERS
 from comfy_gateway.core.prompts import Hiding, LedgerRow, Outcome, PromptRecord, ended_key
 from comfy_gateway.core.users import UserId
 from comfy_gateway.service.journal import Journal
@@ -209,7 +210,7 @@ class Ledger:
             return self._records.get(prompt_id)
         record = replace(held.record, node_errors=node_errors or {})
         early = _Early(held.started_at, held.ending)
-        if answered_id is not None and answered_id != prompt_id:
+        if answered_id is not None and answered_id != prompt_id and self._is_free(answered_id):
             self._journal.discard(prompt_id)
             self._bodies.drop(prompt_id)  # that server would not take an id of ours the next time either
             record = replace(record, prompt_id=answered_id)
@@ -421,6 +422,11 @@ class Ledger:
         held = _Reservation(record, asyncio.get_running_loop().create_future())
         self._reserved[record.prompt_id] = held
         return held
+
+    def _is_free(self, prompt_id: str) -> bool:
+        """Whether a server may give this id: one that is known is its owner's, whatever a server says."""
+        is_known = prompt_id in self._records or prompt_id in self._reserved
+        return not is_known and len(prompt_id) <= MAX_ID_CHARACTERS and prompt_id.isprintable()
 
     def _release(self, prompt_id: str, record: PromptRecord | None) -> None:
         held = self._reserved.pop(prompt_id)
