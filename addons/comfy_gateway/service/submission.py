@@ -80,20 +80,6 @@ class Inputs(Protocol):
         ...
 
 
-class InputsAsNamed:
-    """Implements Inputs where all servers see the same files."""
-
-    async def carry(
-        self, user: UserId | None, document: Mapping[str, Any], backend: Backend, *, peer: str = ""
-    ) -> Mapping[str, Any]:
-        """The prompt as it is."""
-        return document
-
-    async def doubt(self, user: UserId | None, document: Mapping[str, Any], backend: Backend) -> bool:
-        """Never."""
-        return False
-
-
 class Relay(Protocol):
     """Has the sockets of clients."""
 
