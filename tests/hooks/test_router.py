@@ -312,6 +312,14 @@ async def test_uploads_go_through_the_site_where_it_takes_them(stand: Stand) -> 
     assert stand.where(await stand.arrive(ask("/upload/image"))) == DUTY.id, "no such route of ComfyUI"
 
 
+async def test_a_short_upload_is_kept_where_people_look(stand: Stand) -> None:
+    stand.change(inputs=KnowsUploads())
+    stand.keep_bytes = 100
+    for size, streams in ((100, False), (101, True)):
+        flow = await stand.arrive(ask("/upload/image", method="POST", body=b"x" * size))
+        assert flow.request.stream is streams
+
+
 async def test_lists_of_nodes_are_merged_for_those_who_have_files_elsewhere(stand: Stand) -> None:
     stand.change(inputs=KnowsUploads())
     assert stand.where(await stand.arrive(ask("/api/object_info?a=b"))) == "site /-/object_info?a=b"

@@ -50,6 +50,7 @@ class RouterHook:
             forward.to_site(flow, gateway)
         elif (path := _path_on_site(flow, gateway, request_class, user)) is not None:
             forward.to_site(flow, gateway, path)
+            flow.request.stream = not self._may_keep(flow.request.headers)
             if request_class in routing.IS_TRANSFER:
                 _count(flow, gateway, gateway.routes.current(user))
         else:
