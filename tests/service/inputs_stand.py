@@ -112,6 +112,7 @@ class World:
     rows: FakeUploadRows = field(default_factory=FakeUploadRows)
     agents: dict[str, AgentPlace] = field(default_factory=dict)
     pod_body_bytes: int = POD_BODY_BYTES
+    part_bytes: int = 1024 * 1024
     reserve_bytes: int = 0
     vault: Any = None
 
@@ -132,7 +133,7 @@ class World:
             book=self.book,
             store=self.store,
             server=self.server,
-            agents=HttpAgentInputs(self.http, part_bytes=1024 * 1024, pause_s=0.01),
+            agents=HttpAgentInputs(self.http, part_bytes=self.part_bytes, pause_s=0.01),
             agent_of=lambda backend: self.agents.get(backend.id),
             activity=self.activity,
             tasks=self.tasks,

@@ -1,26 +1,34 @@
 """/upload/image and /upload/mask through the site, and what it shows of input files."""
 
 import asyncio
+import gc
+import hashlib
 import io
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import aiohttp
+import psutil
 import pytest
+from aiohttp import web
 
 from comfy_gateway.core import site_contract
+from comfy_gateway.core.input_ports import AgentPlace
+from comfy_gateway.core.upstream import Backend, Upstream
 from comfy_gateway.site.app import build_app
 from comfy_gateway.site.input_files import InputFiles
 from comfy_gateway.site.server import SiteServer
 from comfy_gateway.site.servers import Servers
 from comfy_gateway.site.uploads import Uploads
 from tests.adapters.test_input_store import files_limited_to
+from tests.agent.stand import TOKEN, agent_process, environment
 from tests.conditions import wait_for
+from tests.contract.loopback import answering
 from tests.service.inputs_stand import ALICE, PEER, World, png, sha256, world
 
 KEY = "the-key"
@@ -54,9 +62,9 @@ class Site:
 
 
 @asynccontextmanager
-async def site_at(tmp_path: Path, *, most_bytes: int = 1 << 40) -> AsyncIterator[Site]:
+async def site_at(tmp_path: Path, *, most_bytes: int = 1 << 40, **options: Any) -> AsyncIterator[Site]:
     async with AsyncExitStack() as stack:
-        around = await stack.enter_async_context(world(tmp_path))
+        around = await stack.enter_async_context(world(tmp_path, **options))
         server = SiteServer(
             build_app(
                 key=KEY,
@@ -288,6 +296,10 @@ async def test_an_upload_that_only_the_gateway_has_can_be_looked_at(site: Site) 
         path(filename="a b.png", subfolder="sub"), Range="bytes=0-3", **owner
     )
     assert (status, body) == (206, X[:4])
+    status, body, headers = await site.get(
+        path(filename="a b.png", subfolder="sub", preview="webp;80"), **owner
+    )
+    assert (status, headers["Content-Type"], body[8:12]) == (200, "image/webp", b"WEBP")
     status, _body, headers = await site.get(path(filename="page.html"), **owner)
     assert (status, headers["Content-Type"]) == (200, "application/octet-stream")
     for other in (
@@ -297,4 +309,100 @@ async def test_an_upload_that_only_the_gateway_has_can_be_looked_at(site: Site) 
     ):
         assert other[0] == 404
     site.around.store.path(sha256(X)).unlink()
-    assert (await site.get(path(filename="a b.png", subfolder="sub"), **owner))[0] == 404
+    for more in ({}, {"preview": "webp"}):
+        assert (await site.get(path(filename="a b.png", subfolder="sub", **more), **owner))[0] == 404
+
+
+# -- what is larger than a pod's proxy takes
+
+
+@asynccontextmanager
+async def refusing_proxy(backend: Backend, most_bytes: int) -> AsyncIterator[str]:
+    """What stands in front of a pod: larger bodies are refused by their length alone."""
+    async with aiohttp.ClientSession(auto_decompress=False) as session:
+
+        async def passing(request: web.Request) -> web.StreamResponse:
+            if (request.content_length or 0) > most_bytes:
+                return web.Response(status=413, text="<html>413 Request Entity Too Large</html>")
+            headers = {k: v for k, v in request.headers.items() if k not in {"Host", "Content-Length"}}
+            url = backend.upstream.url(request.raw_path)
+            async with session.request(
+                request.method, url, data=await request.read() or None, headers=headers
+            ) as answered:
+                return web.Response(
+                    status=answered.status, body=await answered.read(), content_type=answered.content_type
+                )
+
+        async with answering(passing, max_body_bytes=most_bytes) as url:
+            yield url
+
+
+def pieces(size_bytes: int) -> Iterator[bytes]:
+    """A film that is no other's."""
+    for number in range(size_bytes // 1_000_000):
+        yield hashlib.sha256(str(number).encode()).digest() * 31_250
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "limit_bytes", "growth_bytes"),
+    [
+        (6_000_000, 2_000_000, 1 << 40),
+        pytest.param(300_000_000, 100 * 1024 * 1024, 50_000_000, marks=pytest.mark.long),
+    ],
+    ids=["small", "300 MB"],
+)
+async def test_a_large_input_is_streamed_to_a_pod_through_its_agent_in_parts(
+    tmp_path: Path, size_bytes: int, limit_bytes: int, growth_bytes: int
+) -> None:
+    """Uploaded while the user has the pod, and another one brought there from the shared server."""
+    whole = hashlib.sha256()
+    with (tmp_path / "film.mp4").open("wb") as film:
+        for piece in pieces(size_bytes):
+            whole.update(piece)
+            film.write(piece)
+    async with AsyncExitStack() as stack:
+        site = await stack.enter_async_context(
+            site_at(tmp_path, pod_body_bytes=limit_bytes * 9 // 10, part_bytes=limit_bytes // 2)
+        )
+        around = site.around
+        pod = around.pod.backend
+        proxy = await stack.enter_async_context(refusing_proxy(pod, limit_bytes))
+        around.pod.backend = replace(pod, upstream=Upstream.parse(proxy))
+        environ = environment(around.pod.inputs.parent)
+        agent = await stack.enter_async_context(agent_process(environ))
+        agents_proxy = await stack.enter_async_context(
+            refusing_proxy(replace(pod, upstream=Upstream.parse(agent.url)), limit_bytes)
+        )
+        around.agents[pod.id] = AgentPlace(f"{agents_proxy}/metrics", TOKEN)
+        around.move()
+        (tmp_path / "film.mp4").rename(around.home.inputs / "shared.mp4")
+        gc.collect()
+        process = psutil.Process()
+        before = most = process.memory_info().rss
+
+        async def watch() -> None:
+            nonlocal most
+            while True:
+                most = max(most, process.memory_info().rss)
+                await asyncio.sleep(0.01)
+
+        watching = asyncio.create_task(watch())
+        try:
+
+            async def body() -> AsyncIterator[bytes]:
+                yield FILE.replace(b"a.png", b"mine.mp4")
+                for piece in pieces(size_bytes):
+                    yield piece
+                yield END
+
+            status, answer, _headers = await site.post(body(), **{"Content-Type": FORM})
+            assert (status, answer["name"]) == (200, "mine.mp4")
+            assert await around.carried("shared.mp4 [input]") == ["shared.mp4 [input]"]
+        finally:
+            watching.cancel()
+        for name in ("mine.mp4", "shared.mp4"):
+            with (around.pod.inputs / name).open("rb") as arrived:
+                assert hashlib.file_digest(arrived, "sha256").hexdigest() == whole.hexdigest()
+        assert around.pod.uploads() == 0
+        # The proxies of this test hold one part each.
+        assert most - before < growth_bytes + 2 * limit_bytes

@@ -2,9 +2,8 @@
 
 import asyncio
 import logging
-import mimetypes
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from aiohttp import web
 
@@ -20,15 +19,12 @@ from comfy_gateway.service.input_lists import InputLists
 from comfy_gateway.service.inputs import Inputs
 from comfy_gateway.service.routes import Routes
 from comfy_gateway.site.asker import Asker, told, written
+from comfy_gateway.site.file_headers import content_type, disposition
+from comfy_gateway.site.pictures import Pictures
 from comfy_gateway.site.refusals import answer
 from comfy_gateway.site.servers import Servers, off_the_loop, refusal_of
 
 logger = logging.getLogger(__name__)
-
-_NEVER_SHOWN: Final = frozenset(
-    {"text/html", "text/html-sandboxed", "application/xhtml+xml", "text/javascript", "text/css"}
-)
-"""Types that a browser would run; ComfyUI's ``/view`` sends them as plain bytes as well."""
 
 
 class InputFiles:
@@ -50,6 +46,7 @@ class InputFiles:
         self._store = store
         self._routes = routes
         self._servers = servers
+        self._pictures = Pictures()
         self._richer = richer
 
     def routes(self) -> list[web.RouteDef]:
@@ -110,16 +107,20 @@ class InputFiles:
         if file is None or content is None:
             return answer(UNKNOWN_PAGE)
         path = self._store.path(content.sha256)
+        try:
+            rendered = await self._pictures.rendered(lambda: path.open("rb"), file.filename, request.query)
+        except FileNotFoundError:
+            return answer(UNKNOWN_PAGE)
+        if rendered is not None:
+            return rendered
         if not await asyncio.to_thread(path.is_file):
             return answer(UNKNOWN_PAGE)
-        kind = mimetypes.guess_type(file.filename)[0] or "application/octet-stream"
-        return web.FileResponse(
-            path,
-            headers={
-                "Content-Type": "application/octet-stream" if kind in _NEVER_SHOWN else kind,
-                "Cache-Control": "no-cache",
-            },
-        )
+        headers = {
+            "Content-Type": content_type(file.filename),
+            "Content-Disposition": disposition(file.filename),
+            "Cache-Control": "no-cache",
+        }
+        return web.FileResponse(path, headers=headers)
 
 
 def _with_more(info: dict[str, Any], more: bytes) -> dict[str, Any]:
