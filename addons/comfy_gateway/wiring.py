@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
+from pathlib import Path
 
 import aiohttp
 
@@ -17,16 +18,27 @@ from comfy_gateway.adapters.clock import SystemClock
 from comfy_gateway.adapters.comfyui import HttpComfyServer
 from comfy_gateway.adapters.comfyui_inputs import HttpInputServer
 from comfy_gateway.adapters.input_store import DiskInputStore
+from comfy_gateway.adapters.local_files import LocalFiles
 from comfy_gateway.adapters.master_secret import load_or_create
+from comfy_gateway.adapters.pod_files import HttpPodFiles
 from comfy_gateway.adapters.prober import HttpProber
+from comfy_gateway.adapters.remote_files import RemoteFiles
 from comfy_gateway.adapters.runpod import RunPodOrder, RunPodSdkCloud
 from comfy_gateway.adapters.runpod.pasted import checked_env
-from comfy_gateway.adapters.sql import Database, SqlLedgerStore, SqlSessionStore, open_database
+from comfy_gateway.adapters.sql import (
+    Database,
+    SqlLedgerStore,
+    SqlSessionStore,
+    SqlVaultRows,
+    open_database,
+)
 from comfy_gateway.adapters.sql.upload_rows import SqlUploadRows
+from comfy_gateway.adapters.vault_disk import BlockingFiles, ThreadedDisk
 from comfy_gateway.adapters.witness import SocketWitness
 from comfy_gateway.core.admission import Caps
 from comfy_gateway.core.client_ids import ClientIds
 from comfy_gateway.core.cookie import IdentityCookie
+from comfy_gateway.core.errors import StorageUnavailable
 from comfy_gateway.core.idleness import IdleLimits
 from comfy_gateway.core.input_ports import AgentPlace
 from comfy_gateway.core.keys import Keys
@@ -46,6 +58,7 @@ from comfy_gateway.hooks.lifecycle import LifecycleHook
 from comfy_gateway.hooks.prompts import PromptsHook
 from comfy_gateway.hooks.router import RouterHook
 from comfy_gateway.service.activity import Activity
+from comfy_gateway.service.archive import Archive
 from comfy_gateway.service.bursts import Bursts
 from comfy_gateway.service.catalogues import Catalogues
 from comfy_gateway.service.cloud_watch import CloudWatch
@@ -68,6 +81,7 @@ from comfy_gateway.service.life import Life, backend_of
 from comfy_gateway.service.meters import Meters
 from comfy_gateway.service.no_cloud import NoCloud
 from comfy_gateway.service.placement import Placement
+from comfy_gateway.service.pod_places import PodPlaces, PromptServers
 from comfy_gateway.service.rescue import Rescue
 from comfy_gateway.service.routes import Routes
 from comfy_gateway.service.rules import Rules
@@ -78,10 +92,13 @@ from comfy_gateway.service.submission import Submission
 from comfy_gateway.service.tasks import Tasks
 from comfy_gateway.service.told_files import ToldFiles
 from comfy_gateway.service.user_servers import UserServers
+from comfy_gateway.service.vault import Vault
+from comfy_gateway.service.vault_retention import VaultRetention
 from comfy_gateway.settings import Settings, SettingsError, load
 from comfy_gateway.site.app import Part, build_app
 from comfy_gateway.site.input_files import InputFiles
 from comfy_gateway.site.jobs import Jobs
+from comfy_gateway.site.pictures import Pictures
 from comfy_gateway.site.queue import QueuePages
 from comfy_gateway.site.relay import Relay
 from comfy_gateway.site.results import Results
@@ -90,6 +107,7 @@ from comfy_gateway.site.servers import Servers
 from comfy_gateway.site.socket import Socket
 from comfy_gateway.site.status import Status
 from comfy_gateway.site.uploads import Uploads
+from comfy_gateway.site.vault_view import VaultView
 
 logger = logging.getLogger(__name__)
 
@@ -218,6 +236,10 @@ class Gateway:
         names = PodNames(settings.runpod.pod_name_tag, keys)
         signals = Signals(clock, tasks)
         endings = Endings(cloud, names, clock)
+        places = PodPlaces(sessions, addresses, keys)
+        vault = await self._opened_vault(database, places, clock, tasks)
+        sessions.watch(vault.session_moved)
+        meters.watch_values("comfy_gateway_vault", "The vault's", vault.stats)
         life = Life(
             sessions=sessions,
             launch=Launch(
@@ -236,6 +258,7 @@ class Gateway:
             store=store,
             ledger=ledger,
             placement=placement,
+            vault=vault,
             activity=activity,
             addresses=addresses,
             keys=keys,
@@ -244,13 +267,27 @@ class Gateway:
             tasks=tasks,
         )
         bursts = Bursts(sessions=sessions, rules=rules, clock=clock, begin=life.begin)
-        files = Files(routes=routes, told=ToldFiles(clock))
+        files = Files(routes=routes, told=ToldFiles(clock), vault=vault)
+        archive = Archive(
+            entries=ledger,
+            comfy=comfy,
+            servers=PromptServers(routes, places),
+            clock=clock,
+            named=vault.note,
+        )
+        self._open.push_async_callback(archive.aclose)
+        vault.wait_for(archive)
+        ledger.watch(archive.prompt_changed)
+        files.watch(archive.file_named)
+        files.watch(vault.note)
         inputs, input_parts = await self._inputs(
             database=database,
             agent_of=partial(_agent_of, sessions, addresses, keys),
             activity=activity,
             catalogues=catalogues,
+            placement=placement,
             files=files,
+            vault=vault,
             ledger=ledger,
             routes=routes,
             clock=clock,
@@ -286,7 +323,6 @@ class Gateway:
             ledger=ledger,
             routes=routes,
             placement=placement,
-            placement=placement,
             inputs=inputs,
             relay=relay,
             comfy=comfy,
@@ -304,7 +340,7 @@ class Gateway:
             overdue_s=settings.limits.upstream_timeout_s + OVERDUE_MARGIN_S,
         )
         own, servers = UserServers(routes, ledger), Servers(http)
-        kept = KeptEntries(ledger)
+        kept = KeptEntries(ledger, vault)
         results = Results(ledger=ledger, own=own, servers=servers, files=files, kept=kept)
         queue = QueuePages(ledger=ledger, own=own, servers=servers, comfy=comfy)
         site_key = secrets.token_urlsafe(32)
@@ -317,6 +353,7 @@ class Gateway:
                     queue,
                     Jobs(ledger=ledger, own=own, servers=servers, queue=queue, results=results, kept=kept),
                     *input_parts,
+                    VaultView(vault, Pictures()),
                     Status(pool=pool, registry=meters.registry),
                 ],
             )
@@ -329,6 +366,7 @@ class Gateway:
         else:
             for session in await sessions.load():
                 life.begin(session.user)
+            tasks.start(archive.resume(places.owners()), name="history of living pods")
             watch = CloudWatch(
                 cloud=cloud,
                 sessions=sessions,
@@ -342,7 +380,7 @@ class Gateway:
                 stray_grace_s=rules.idle.idle_s,
             )
             tasks.start(watch.run(), name="cloud watch")
-            self._farewell = Farewell(sessions, endings, is_ending=settings.runpod.terminate_on_exit)
+            self._farewell = Farewell(sessions, endings, vault, is_ending=settings.runpod.terminate_on_exit)
         tasks.start(pool.run(), name="duty pool")
         tasks.start(catalogues.run(), name="catalogues")
         tasks.start(settling.run(), name="settling")
@@ -374,7 +412,9 @@ class Gateway:
         agent_of: Callable[[Backend], AgentPlace | None],
         activity: Activity,
         catalogues: Catalogues,
+        placement: Placement,
         files: Files,
+        vault: Vault,
         ledger: Ledger,
         routes: Routes,
         clock: Clock,
@@ -408,11 +448,10 @@ class Gateway:
             transfers=transfers,
             catalogues=catalogues,
             files=files,
-            vault=None,
+            vault=vault,
             prompts=ledger,
             routes=routes,
             clock=clock,
-        placement: Placement,
         )
         uploads = InputUploads(
             inputs=inputs, book=book, store=store, server=server, transfers=transfers, routes=routes
@@ -441,6 +480,41 @@ class Gateway:
                 richer=placement.richer,
             ),
         ]
+
+    async def _opened_vault(self, database: Database, places: PodPlaces, clock: Clock, tasks: Tasks) -> Vault:
+        """The kept files. Raises StorageUnavailable for an address that cannot be used at all."""
+        limits = self._settings.vault
+        try:
+            disk = ThreadedDisk(await asyncio.to_thread(vault_files, self._settings))
+        except ValueError as fault:
+            raise StorageUnavailable(f"VAULT_URL {fault}") from None
+        rows = SqlVaultRows(database)
+        # Of their own: files on their way must not take the connections of probes and questions.
+        http = await self._open.enter_async_context(
+            aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
+        )
+        max_bytes = int(limits.max_gb * 1e9) or None
+        vault = Vault(
+            pods=places,
+            files=HttpPodFiles(http),
+            disk=disk,
+            rows=rows,
+            clock=clock,
+            hold_s=limits.deadline_s,
+            max_file_bytes=max_bytes,
+        )
+        self._open.push_async_callback(vault.aclose)
+        await vault.start()
+        retention = VaultRetention(
+            disk=disk,
+            rows=rows,
+            clock=clock,
+            stats=vault.stats,
+            max_bytes=max_bytes,
+            max_age_s=limits.max_days * 86400 or None,
+        )
+        tasks.start(retention.run(), name="retention of kept files")
+        return vault
 
     async def _master_secret(self) -> bytes:
         if self._settings.secret is not None:
@@ -506,6 +580,13 @@ def order_of(settings: Settings) -> RunPodOrder:
         raise SettingsError([f"The pods cannot be ordered like this: {fault}"]) from None
 
 
+def vault_files(settings: Settings) -> BlockingFiles:
+    """Where outputs of pods are kept. Blocks; raises ValueError that says what is wrong with the address."""
+    url = settings.vault_url
+    folder = url.removeprefix("file://")
+    return RemoteFiles(url) if folder == url else LocalFiles(Path(folder))
+
+
 def duty_backends(settings: Settings) -> list[Backend]:
     """The shared servers, home first. The alias of another follows from its address, not from its place."""
     return [
@@ -552,6 +633,7 @@ def rules_of(settings: Settings) -> Rules:
         telemetry_poll_s=poll_s,
         agent_wait_s=settings.boot.agent_wait_s,
         drain_timeout_s=settings.boot.drain_timeout_s,
+        vault_deadline_s=settings.vault.deadline_s,
         failure_backoff_s=settings.boot.backoff_s,
         reconcile_s=settings.runpod.reconcile_s,
         pod_env={name: value.get_secret_value() for name, value in settings.pod.env.items()},

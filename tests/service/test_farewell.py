@@ -9,7 +9,7 @@ from tests.service.world import ALICE, BOB, World
 
 
 def farewell(world: World, *, is_ending: bool) -> Farewell:
-    return Farewell(world.sessions, world.endings, is_ending=is_ending)
+    return Farewell(world.sessions, world.endings, world.vault, is_ending=is_ending)
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -1,21 +1,28 @@
 """What happens to the pods when the gateway ends."""
 
 import asyncio
+import contextlib
 import logging
+from typing import Final
 
 from comfy_gateway.core.session import Session
 from comfy_gateway.service.endings import Endings
+from comfy_gateway.service.life import Vault
 from comfy_gateway.service.sessions import Sessions
 
 logger = logging.getLogger(__name__)
+
+FILES_S: Final = 3.0
+"""For the last files of a pod that is to end with the gateway, which itself has eight seconds."""
 
 
 class Farewell:
     """Says what lives on and costs money, or ends it where that is wanted."""
 
-    def __init__(self, sessions: Sessions, endings: Endings, *, is_ending: bool) -> None:
+    def __init__(self, sessions: Sessions, endings: Endings, vault: Vault, *, is_ending: bool) -> None:
         self._sessions = sessions
         self._endings = endings
+        self._vault = vault
         self._is_ending = is_ending
 
     async def say(self) -> None:
@@ -33,6 +40,9 @@ class Farewell:
         if pod is None or pod.pod_id is None:
             _tell(session, "may live on, for its order is not answered yet")
             return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FILES_S):
+                await self._vault.complete(pod.name, FILES_S, patience_s=1.0)
         try:
             was_asked = await self._endings.ask_once(pod.pod_id, pod.name)
         except ValueError as error:  # ordered under another tag; the others end all the same

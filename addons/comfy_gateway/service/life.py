@@ -68,18 +68,6 @@ class Vault(Protocol):
         ...
 
 
-class KeepsNothing:
-    """Implements Vault where nothing is kept."""
-
-    def in_flight(self, pod_name: str) -> int:
-        """Never any."""
-        return 0
-
-    async def complete(self, pod_name: str, deadline_s: float, *, patience_s: float | None = None) -> object:
-        """At once."""
-        return None
-
-
 class Life:
     """Drives sessions."""
 
@@ -95,7 +83,7 @@ class Life:
         store: SessionStore,
         ledger: Ledger,
         placement: Placement,
-        vault: Vault | None = None,
+        vault: Vault,
         activity: Activity,
         addresses: PodAddresses,
         keys: Keys,
@@ -112,7 +100,7 @@ class Life:
         self._store = store
         self._ledger = ledger
         self._placement = placement
-        self._vault: Vault = vault or KeepsNothing()
+        self._vault = vault
         self._activity = activity
         self._addresses = addresses
         self._keys = keys

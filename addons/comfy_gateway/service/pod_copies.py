@@ -84,6 +84,8 @@ class PodCopies:
         self._is_closed = False
         self._silent_since_s: float | None = None
         self._counted = 0
+        self.knows_agent = False
+        """Whether the agent has ever answered."""
         self.named_s = around.clock.monotonic()
         """When a file was last named."""
         self.moved_s = around.clock.monotonic()
@@ -171,6 +173,7 @@ class PodCopies:
         if place is None:
             raise PodFilesUnavailable("the pod is gone")
         listed = await self._around.files.unfetched(place)
+        self.knows_agent = True
         if listed is None:
             return None
         self._silent_since_s = None
@@ -193,6 +196,7 @@ class PodCopies:
         if place is None or not told:
             return
         await self._around.files.note_fetched(place, list(told.items()))
+        self.knows_agent = True
         for path, etag in told.items():
             if self._untold.get(path) == etag:
                 del self._untold[path]

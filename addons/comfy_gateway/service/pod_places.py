@@ -4,9 +4,13 @@ from typing import Final
 
 from comfy_gateway.core.keys import Keys
 from comfy_gateway.core.pod_address import PodAddresses
+from comfy_gateway.core.prompts import PromptRecord
 from comfy_gateway.core.session import MAY_BILL, Pod, Session, State
+from comfy_gateway.core.upstream import Backend
+from comfy_gateway.core.users import UserId
 from comfy_gateway.core.vault_ports import PodPlace
 from comfy_gateway.service.life import backend_of
+from comfy_gateway.service.routes import Routes
 from comfy_gateway.service.sessions import Sessions
 
 SERVING: Final = frozenset({State.READY, State.DRAINING})
@@ -46,3 +50,28 @@ class PodPlaces:
             agent_url=self._addresses.agent_url(pod_id),
             agent_token=self._keys.agent_token(pod.name),
         )
+
+    def owners(self) -> dict[str, str]:
+        """``UserId.key`` by name of each pod that the cloud has named."""
+        return {
+            session.pod.name: session.user.key
+            for session in self._sessions
+            if session.pod is not None and session.pod.pod_id
+        }
+
+
+class PromptServers:
+    """Where a prompt ran: also a pod that has lost its route and is not gone yet."""
+
+    def __init__(self, routes: Routes, places: PodPlaces) -> None:
+        self._routes = routes
+        self._places = places
+
+    def find(self, record: PromptRecord) -> Backend | None:
+        """The server that has the prompt, or None once it is gone."""
+        user = None if record.user_key is None else UserId.from_key(record.user_key)
+        backend = self._routes.by_id(user, record.backend_id)
+        if backend is not None:
+            return backend
+        place = self._places.find(record.backend_id)
+        return place.backend if place is not None and place.user_key == record.user_key else None

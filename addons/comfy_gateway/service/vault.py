@@ -31,7 +31,9 @@ logger = logging.getLogger(__name__)
 POLL_S: Final = 0.25
 SWEEP_AGAIN_S: Final = 1.0
 SWEEP_PATIENCE_S: Final = 30.0
-"""How long an agent that does not answer is asked for what else there is; many images have none."""
+"""How long an agent that has answered before and does not now is asked for what else there is."""
+NO_AGENT_S: Final = 5.0
+"""How long one that never answered is: many images have none."""
 STALLED_S: Final = 60.0
 """Copies on which nothing moved for so long are no reason to keep a pod."""
 END_WITHIN_S: Final = 2.0
@@ -324,7 +326,8 @@ class _Completion:
             now_s = self._clock.monotonic()
             if self._agent_silent_since_s is None:
                 self._agent_silent_since_s = now_s
-            patience_s = SWEEP_PATIENCE_S if self._patience_s is None else self._patience_s
+            usual_s = SWEEP_PATIENCE_S if self._copies.knows_agent else NO_AGENT_S
+            patience_s = usual_s if self._patience_s is None else self._patience_s
             if now_s - self._agent_silent_since_s < patience_s:
                 await self._clock.sleep(SWEEP_AGAIN_S)
                 return False
