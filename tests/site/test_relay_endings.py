@@ -332,6 +332,22 @@ async def test_an_output_missed_while_the_socket_was_lost_is_told_before_the_ver
     assert stand.stats.made_up_endings == 0
 
 
+async def test_a_verdict_missed_between_two_sockets_is_told_before_the_release_that_was_not(
+    comfy: ScriptedComfy, stand: Stand
+) -> None:
+    client = await stand.connect()
+    stand.accept("p", stand.duty)
+    comfy.queue = ["p"]
+    await comfy.say("execution_start", prompt_id="p")
+    await lose(comfy)
+
+    comfy.queue, comfy.history["p"] = [], finished("9", error="out of memory")
+    await comfy.say("executing", node=None, prompt_id="p")
+
+    assert await told(client) == ["execution_start", "executed", "execution_error", "released"]
+    assert stand.outcome("p") is Outcome.ERROR
+
+
 async def test_two_gaps_in_a_row_are_filled_each_before_its_verdict(
     comfy: ScriptedComfy, stand: Stand
 ) -> None:

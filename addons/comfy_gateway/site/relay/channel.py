@@ -274,9 +274,9 @@ class Channel:
         """See LinkOwner."""
         return self._telling.has_missed(link.backend, message)
 
-    def tell_missed(self, link: Link, prompt_id: str, entry: Mapping[str, Any] | None) -> None:
+    def tell_missed(self, link: Link, message: Message, entry: Mapping[str, Any] | None) -> None:
         """See LinkOwner."""
-        self._telling.tell_missed(link.backend, prompt_id, entry)
+        self._telling.tell_missed(link.backend, message, entry)
 
     def link_cut(self, link: Link) -> None:
         """See LinkOwner."""

@@ -6,8 +6,8 @@ opens, serves, closes and opens again, and a dismissal during the handshake wait
 closes properly.
 
 Frames are held back in two cases, so that what was missed is told before what came later: just after connecting,
-until the server has said what became of the prompts that were open; and from a verdict on before which outputs may
-have been missed, until its history has told them.
+until the server has said what became of the prompts that were open; and from the end of a prompt on of which something
+may have been missed, until its history has told that.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ class Hold(Flag):
     FRESH = auto()
     """The server has not said yet what became of the prompts that were open."""
     GAP = auto()
-    """Outputs may have been missed before the verdict that is held first."""
+    """Something may have been missed before the ending that is held first."""
     ALL = FRESH | GAP
 
 
@@ -81,11 +81,11 @@ class LinkOwner(Protocol):
         ...
 
     def has_missed(self, link: "Link", message: Message | None) -> bool:
-        """Whether this is a verdict before which outputs must be told that may have been missed."""
+        """Whether this is the end of a prompt of which something may have been missed, that must be told before."""
         ...
 
-    def tell_missed(self, link: "Link", prompt_id: str, entry: Mapping[str, Any] | None) -> None:
-        """The history's entry of the prompt of such a verdict, None when there was none in time. Called once."""
+    def tell_missed(self, link: "Link", message: Message, entry: Mapping[str, Any] | None) -> None:
+        """The history's entry of the prompt of such a message, None when there was none in time."""
         ...
 
     def link_cut(self, link: "Link") -> None:
@@ -142,7 +142,7 @@ class Link:
         self._held_bytes = 0
         self._holds = Hold(0)
         self._gap = asyncio.Event()
-        """Set while the first of the held frames is a verdict that waits for what was missed."""
+        """Set while the first of the held frames is an ending that waits for what was missed."""
         self._released = asyncio.Event()
         """Set by each release that comes."""
         self._heard_at_s = clock.monotonic()
@@ -306,20 +306,20 @@ class Link:
             self._owner.link_heard(self, frame, message)
 
     async def _fill_gaps(self) -> None:
-        """Before a verdict that waits: its outputs, which the history has when the release is said."""
+        """Before an ending that waits: what the history has of it when the release is said."""
         while True:
             await self._gap.wait()
             self._gap.clear()
-            _, verdict = self._held[0] if self._held else (None, None)
-            if verdict is None or verdict.prompt_id is None:
+            _, ending = self._held[0] if self._held else (None, None)
+            if ending is None or ending.prompt_id is None:
                 continue
             entry = None
             try:
                 async with asyncio.timeout(self._limits.hold_s):
-                    entry = await self._entry_after_release(verdict.prompt_id)
+                    entry = await self._entry_after_release(ending.prompt_id)
             except (BackendUnavailable, TimeoutError) as error:
                 logger.info("%s does not tell what was missed: %s", self.backend.id, str(error) or "too late")
-            self._owner.tell_missed(self, verdict.prompt_id, entry)
+            self._owner.tell_missed(self, ending, entry)
             self._let_go(Hold.GAP)
 
     async def _entry_after_release(self, prompt_id: str) -> Mapping[str, Any] | None:

@@ -146,8 +146,7 @@ class Telling:
         """The socket to that server is closed, for whatever reason."""
         self._running.pop(backend.id, None)
         for prompt_id in self._stories.cut(backend.id):
-            self._stories.end(prompt_id)
-            self._listeners.tell(making_up.release(prompt_id), result_of=prompt_id)
+            self._release(prompt_id)
 
     def hear(self, backend: Backend, frame: Frame, message: Message | None, *, is_known: bool) -> None:
         """A frame of any kind but ``status`` and ``feature_flags``.
@@ -163,18 +162,26 @@ class Telling:
             self._tell(backend, frame, message)
 
     def has_missed(self, backend: Backend, message: Message | None) -> bool:
-        """Whether outputs must be made up before this message, a verdict, is told."""
-        prompt_id = message.prompt_id if message is not None and message.kind in VERDICTS else None
-        story = self._stories.find(prompt_id) if prompt_id is not None else None
+        """Whether something must be made up before this message is told: outputs before a verdict, or the verdict
+        before a release.
+        """
+        if message is None or message.prompt_id is None or not _is_ending(message):
+            return False
+        story = self._stories.find(message.prompt_id)
         return story is not None and _is_open_on(story, backend) and story.has_gap and not story.has_verdict
 
-    def tell_missed(self, backend: Backend, prompt_id: str, entry: Mapping[str, Any] | None) -> None:
-        """What the server's history has of a prompt whose verdict is about to be told; None when it has nothing."""
-        story = self._stories.find(prompt_id)
-        if story is None or not _is_open_on(story, backend) or story.has_verdict:
+    def tell_missed(self, backend: Backend, message: Message, entry: Mapping[str, Any] | None) -> None:
+        """What the server's history has of the prompt of such a message; None when it has nothing."""
+        prompt_id = message.prompt_id
+        story = None if prompt_id is None else self._stories.find(prompt_id)
+        if prompt_id is None or story is None or not _is_open_on(story, backend) or story.has_verdict:
             return
         story.has_gap = False
-        for frame in making_up.missed(prompt_id, self._shown(backend, prompt_id, entry or {}), story):
+        shown = self._shown(backend, prompt_id, entry or {})
+        if message.is_release and entry is not None:
+            self._tell_history(prompt_id, story, shown)
+            return
+        for frame in making_up.missed(prompt_id, shown, story):
             story.has_begun = True
             self._listeners.tell(frame, result_of=prompt_id)
 
@@ -192,6 +199,8 @@ class Telling:
             if entry is not None:
                 self._tell_history(prompt_id, story, self._shown(backend, prompt_id, entry))
                 has_told = True
+            elif story.has_verdict:
+                self._release(prompt_id)
             else:
                 if record is None or not record.is_finished:
                     gone = partial(self._rescuer.forgotten, prompt_id, backend.id)
@@ -243,7 +252,7 @@ class Telling:
     def _hear_of(self, prompt_id: str, backend: Backend, frame: Frame, message: Message) -> None:
         story = self._stories.find(prompt_id)
         if story is not None and _is_open_on(story, backend) and not story.has_verdict:
-            is_ending = message.is_release or message.kind in VERDICTS
+            is_ending = _is_ending(message)
             if is_ending and self._knows_better(prompt_id, VERDICTS.get(message.kind, Outcome.DONE)):
                 self.make_up(prompt_id, None)
                 return
@@ -262,6 +271,11 @@ class Telling:
             self._end(prompt_id, VERDICTS[message.kind])
         elif message.is_release and not had_verdict:  # a server from before execution_success
             self._end(prompt_id, Outcome.DONE)
+
+    def _release(self, prompt_id: str) -> None:
+        """Of a prompt whose verdict was told; its server will not say it."""
+        self._stories.end(prompt_id)
+        self._listeners.tell(making_up.release(prompt_id), result_of=prompt_id)
 
     def _knows_better(self, prompt_id: str, outcome: Outcome) -> bool:
         record = self._ledger.find(prompt_id)
@@ -342,6 +356,10 @@ class Telling:
 
     def _now_ms(self) -> int:
         return int(self._clock.now().timestamp() * 1000)
+
+
+def _is_ending(message: Message) -> bool:
+    return message.is_release or message.kind in VERDICTS
 
 
 def _is_open_on(story: Story, backend: Backend) -> bool:
