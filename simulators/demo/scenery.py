@@ -44,7 +44,7 @@ def gateway_settings(
     """A value for every setting that there is.
 
     A setting that the environment leaves blank is looked for in ``.env``, which is the user's own: with a real key,
-    perhaps. So the ones that are normally not set have a made-up value here.
+    perhaps. So the ones that are normally not set have a made-up value here, or none where a blank value says "none".
     """
     empty = state_dir / "empty.yaml"
     defaults = {name: default_text(variable) for name, variable in variables().items()}
@@ -56,7 +56,11 @@ def gateway_settings(
         "GATEWAY_DATABASE_URL": f"sqlite+aiosqlite:///{state_dir}/gateway.db",
         "GATEWAY_SECRET": secrets.token_urlsafe(32),
         "DUTY_POD_URL": duty_url,
-        "TRUSTED_PROXIES": "127.0.0.1",
+        "TLS_CERT": "",
+        "TLS_KEY": "",
+        "TRUSTED_PROXIES": "192.0.2.1",
+        "AUTH_BASIC": "",
+        "AUTH_OPERATORS": "demo-operator",
         "USER_ID_COOKIE": "demo-user",
         "RUNPOD_CONFIG_PATH": str(empty),
         "RUNPOD_API_KEY": API_KEY,

@@ -5,7 +5,7 @@ raises SettingsError with every fault at once. ``python -m comfy_gateway.setting
 for a person.
 """
 
-from comfy_gateway.settings.load import SettingsError, load
+from comfy_gateway.settings.load import SettingsError, load, load_users_file
 from comfy_gateway.settings.model import Settings
 
-__all__ = ["Settings", "SettingsError", "load"]
+__all__ = ["Settings", "SettingsError", "load", "load_users_file"]

@@ -11,6 +11,8 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from comfy_gateway.core.classify import NO_RULES, RouteRules
+from comfy_gateway.core.hosts import is_loopback
+from comfy_gateway.core.sign_in import AuthMode
 from comfy_gateway.settings import parse
 from comfy_gateway.settings.describe import allowed_text
 from comfy_gateway.settings.model import Settings, Variable, variables
@@ -25,12 +27,13 @@ from comfy_gateway.settings.sources import (
 
 PROJECT_ROOT: Final = Path(__file__).resolve().parents[3]
 DATABASE_FILE: Final = "gateway.db"
+USERS_FILE_NAME: Final = "AUTH_USERS_FILE"
 
-_OUR_PREFIXES: Final = ("RUNPOD_", "GATEWAY_", "DUTY_", "USER_ID_", "BUDGET_", "VAULT_")
+_OUR_PREFIXES: Final = ("RUNPOD_", "GATEWAY_", "DUTY_", "USER_ID_", "BUDGET_", "VAULT_", "AUTH_")
 _KNOWN_ELSEWHERE: Final = re.compile(
     r"RUNPOD_(POD_ID|DC_ID|POD_HOSTNAME|CPU_COUNT|MEM_GB|GPU_NAME|PUBLIC_IP|TCP_PORT_\d+|UDP_PORT_\d+|VOLUME_ID"
     r"|PROJECT_ID|ENDPOINT_ID|WEBHOOK_\w+|SECRET_\w+|API_BASE_URL|UA_INTEGRATION)"
-    r"|GATEWAY_(POD_TOKEN|COVERAGE|REQUIRE_ALL)"
+    r"|GATEWAY_(POD_TOKEN|COVERAGE|REQUIRE_ALL)|AUTH_TOKEN"
 )
 """Set by RunPod inside its pods, or read by its SDK, our pod image and the tests."""
 
@@ -80,6 +83,24 @@ def load(environ: Mapping[str, str] | None = None, *, root: Path | None = None) 
     )
 
 
+def load_users_file(environ: Mapping[str, str] | None = None, *, root: Path | None = None) -> Path:
+    """``AUTH_USERS_FILE`` alone: who may sign in can be changed while other settings are missing or wrong.
+
+    Raises SettingsError for what is wrong with this one, or with the form of a source.
+    """
+    root = (root or PROJECT_ROOT).resolve()
+    known = variables()
+    sources = read(os.environ if environ is None else environ, root, frozenset(known))
+    if sources.faults:
+        raise SettingsError(sources.faults)
+    found = _given(known, sources)[USERS_FILE_NAME]
+    stand_ins = _stand_ins({"DUTY_POD_URL": "", "GATEWAY_STATE_DIR": "", "GATEWAY_DATABASE_URL": ""})
+    stand_ins |= {CONFIG_PATH_NAME: _Given(DEFAULT_CONFIG_PATH, _DEFAULT), USERS_FILE_NAME: found}
+    if wrong := _find_wrong(known, stand_ins, root):
+        raise SettingsError([_fault(known[name], found, reason) for name, reason in wrong.items()])
+    return _validate(known, stand_ins, root).access.users_file
+
+
 @dataclass(frozen=True, slots=True)
 class _Given:
     value: Any
@@ -90,6 +111,7 @@ def _given(known: Mapping[str, Variable], sources: Sources) -> dict[str, _Given]
     given = {
         "GATEWAY_STATE_DIR": _Given(known["GATEWAY_STATE_DIR"].var.default_text, _DEFAULT),
         CONFIG_PATH_NAME: _Given(DEFAULT_CONFIG_PATH, _DEFAULT),
+        USERS_FILE_NAME: _Given(known[USERS_FILE_NAME].var.default_text, _DEFAULT),
     }
     for name, variable in known.items():
         found = sources.given(name, is_ended_by_blank=variable.var.is_ended_by_blank)
@@ -151,6 +173,7 @@ def _stand_ins(wrong: Mapping[str, str]) -> dict[str, _Given]:
         "GATEWAY_STATE_DIR": "state",
         "GATEWAY_DATABASE_URL": "sqlite+aiosqlite:///state.db",
         CONFIG_PATH_NAME: DEFAULT_CONFIG_PATH,
+        USERS_FILE_NAME: "users.yaml",
     }
     return {name: _Given(value, _DEFAULT) for name, value in values.items() if name in wrong}
 
@@ -187,6 +210,7 @@ def _contradictions(settings: Settings) -> Iterator[tuple[set[str], str]]:
                 "RUNPOD_GPU_TYPE_ID is not set: with RUNPOD_API_KEY at least one GPU type is needed,"
                 " or RunPod rents out a machine without a GPU",
             )
+    yield from _contradictions_of_sign_in(settings)
     if telemetry.poll_s >= telemetry.idle_s:
         yield (
             {"RUNPOD_TELEMETRY_POLL_S", "RUNPOD_TELEMETRY_IDLE_S"},
@@ -198,6 +222,23 @@ def _contradictions(settings: Settings) -> Iterator[tuple[set[str], str]]:
             {"RUNPOD_STARTUP_POLL_S", "RUNPOD_STARTUP_TIMEOUT_S"},
             f"RUNPOD_STARTUP_POLL_S={boot.poll_s:g}: allowed is less than"
             f" RUNPOD_STARTUP_TIMEOUT_S={boot.timeout_s:g}",
+        )
+
+
+def _contradictions_of_sign_in(settings: Settings) -> Iterator[tuple[set[str], str]]:
+    listen, access = settings.listen, settings.access
+    if (listen.tls_cert is None) != (listen.tls_key is None):
+        missing, given = ("TLS_CERT", "TLS_KEY") if listen.tls_cert is None else ("TLS_KEY", "TLS_CERT")
+        yield {missing, given}, f"{missing} is not set: {given} needs it (both may name the same file)"
+    if access.auth_mode is AuthMode.BASIC and access.basic is None:
+        yield (
+            {"AUTH_MODE", "AUTH_BASIC"},
+            "AUTH_BASIC is not set: AUTH_MODE=basic needs it, such as @/etc/comfy/htpasswd",
+        )
+    if access.auth_mode is AuthMode.PROXY and not access.trusted_proxies:
+        yield (
+            {"AUTH_MODE", "TRUSTED_PROXIES"},
+            "TRUSTED_PROXIES is not set: AUTH_MODE=proxy needs the addresses of the proxy that names users",
         )
 
 
@@ -216,11 +257,25 @@ def _warnings(settings: Settings, sources: Sources, known: Mapping[str, Variable
                 yield f"{name} ({layer.origin}) is no setting{_suggestion(name, known, is_flat=is_flat)}"
     if settings.access.isolation != "off":
         yield f"ISOLATION={settings.access.isolation} is not enforced in this version: nobody is kept apart"
-    if settings.access.trusted_proxies:
-        yield "TRUSTED_PROXIES is not enforced in this version: every client may say who it is"
+    if any(network.endswith("/0") for network in settings.access.trusted_proxies):
+        yield "TRUSTED_PROXIES names all addresses: every client may say who and where it is"
+    if (
+        settings.access.auth_mode in {AuthMode.TOKENS, AuthMode.BASIC}
+        and not settings.listen.is_public_https
+        and not is_loopback(_bracketed(settings.listen.host))
+    ):
+        yield (
+            f"AUTH_MODE={settings.access.auth_mode} on GATEWAY_HOST={settings.listen.host} without HTTPS: tokens and"
+            " passwords can be read on the way; set TLS_CERT and TLS_KEY, or GATEWAY_PUBLIC_URL=https://…"
+            " where a proxy in front does it"
+        )
     for keyword in sorted(parse.KEYWORDS_WITH_A_SETTING.keys() & settings.pod.extra_payload.keys()):
         name = parse.KEYWORDS_WITH_A_SETTING[keyword]
         yield f"RUNPOD_EXTRA_PAYLOAD sets {keyword}, which {name} is for: set it in one place"
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _suggestion(name: str, known: Mapping[str, Variable], *, is_flat: bool) -> str:

@@ -17,10 +17,12 @@ from comfy_gateway.core.classify import NO_RULES, RouteRules
 from comfy_gateway.core.hosts import AllowedHosts
 from comfy_gateway.core.identity import IdentityRules
 from comfy_gateway.core.pod_address import PodAddresses
+from comfy_gateway.core.sign_in import AuthMode
 from comfy_gateway.core.upstream import Upstream
 from comfy_gateway.settings import parse
 
 WEEK_S: Final = 7 * 24 * 3600
+YEAR_S: Final = 365 * 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,15 @@ class Listen(Group):
         BeforeValidator(parse.public_origins),
     ] = ()
     """Under which addresses browsers reach the gateway besides loopback names, comma separated."""
+    tls_cert: Annotated[
+        Path | None, Var("TLS_CERT", "a PEM file", is_ended_by_blank=True), BeforeValidator(parse.file)
+    ] = None
+    """Certificate, with the ones between it and the CA's behind it: browsers then come by HTTPS. Read again when it
+    is renewed."""
+    tls_key: Annotated[
+        Path | None, Var("TLS_KEY", "a PEM file", is_ended_by_blank=True), BeforeValidator(parse.file)
+    ] = None
+    """Its private key, without a password; may be the same file."""
 
     @property
     def allowed_hosts(self) -> AllowedHosts:
@@ -80,7 +91,7 @@ class Listen(Group):
     @property
     def is_public_https(self) -> bool:
         """Whether browsers come by HTTPS, so that cookies are marked Secure."""
-        return any(origin.scheme == "https" for origin in self.public_urls)
+        return self.tls_cert is not None or any(origin.scheme == "https" for origin in self.public_urls)
 
 
 class Identity(Group):
@@ -122,15 +133,43 @@ class Access(Group):
     """Sign-in and separation"""
 
     auth_mode: Annotated[
-        Literal["none"],
+        AuthMode,
         Var("AUTH_MODE", "none (tokens, basic and proxy are not available in this version)"),
         BeforeValidator(parse.auth_mode),
-    ] = "none"
-    """How people sign in. With none a user is whoever they say they are."""
+    ] = AuthMode.NONE
+    """How people sign in (docs/signin.md). With none a user is whoever they say they are."""
     trusted_proxies: Annotated[
         tuple[str, ...], Var("TRUSTED_PROXIES", "addresses or networks"), BeforeValidator(parse.networks)
     ] = ()
-    """Who may set identity headers, comma separated. Not enforced in this version."""
+    """Proxies in front whose X-Forwarded-* are believed, and with AUTH_MODE=proxy their USER_ID_HEADER, comma
+    separated."""
+    users_file: Annotated[
+        Path,
+        Var("AUTH_USERS_FILE", "a YAML file", default_text="config/users.yaml"),
+        BeforeValidator(parse.file),
+    ]
+    """Who may sign in with AUTH_MODE=tokens; written by ./run_gateway.sh user."""
+    basic: Annotated[
+        SecretStr | None,
+        Var(
+            "AUTH_BASIC",
+            "@ and an htpasswd file (bcrypt), or mitmproxy's ldap[s]:host[:port]:dn_auth:password:dn_subtree",
+            is_secret=True,
+            is_ended_by_blank=True,
+        ),
+        BeforeValidator(parse.basic_source),
+    ] = None
+    """Where the passwords of AUTH_MODE=basic are, as mitmproxy's own option proxyauth has it."""
+    operators: Annotated[
+        tuple[str, ...], Var("AUTH_OPERATORS", "names of users"), BeforeValidator(parse.user_names)
+    ] = ()
+    """People who are operators once they have signed in, comma separated; those of AUTH_USERS_FILE besides."""
+    session_s: Annotated[float, Var("AUTH_SESSION_S"), Field(ge=60, le=YEAR_S)] = WEEK_S
+    """How long a browser stays signed in without being used. With AUTH_MODE=basic an hour at most."""
+    max_failures: Annotated[int, Var("AUTH_MAX_FAILURES"), Field(ge=1, le=1_000)] = 10
+    """So many failed sign-ins of one address, or for one name, within the window are heard out; then 429."""
+    failure_window_s: Annotated[int, Var("AUTH_FAILURE_WINDOW_S"), Field(ge=1, le=86_400)] = 60
+    """Length of that window."""
     isolation: Annotated[
         Literal["off", "actions", "full"],
         Var("ISOLATION", "off, actions or full"),
@@ -387,7 +426,7 @@ class Settings(Group):
 
     listen: Listen = Field(default_factory=Listen)
     identity: Identity = Field(default_factory=Identity)
-    access: Access = Field(default_factory=Access)
+    access: Access
     health: Health = Field(default_factory=Health)
     runpod: RunPod = Field(default_factory=RunPod)
     pod: Pod = Field(default_factory=Pod)

@@ -14,6 +14,7 @@ from pydantic import ValidationInfo
 
 from comfy_gateway.core.cookie import COOKIE_NAME
 from comfy_gateway.core.upstream import Upstream
+from comfy_gateway.core.users import MAX_NAME_LENGTH, is_valid_name
 
 _HOST: Final = re.compile(r"[A-Za-z0-9._:-]+")
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -351,6 +352,11 @@ def folder(value: Any, info: ValidationInfo) -> Path:
     return _below_root(value, info)
 
 
+def file(value: Any, info: ValidationInfo) -> Path:
+    """As ``folder``, for a file."""
+    return _below_root(value, info)
+
+
 def _below_root(value: Any, info: ValidationInfo) -> Path:
     """The project root comes as ``root`` in the validation's context."""
     root: Path = (info.context or {})["root"]
@@ -377,6 +383,25 @@ def available(value: str, built: tuple[str, ...], planned: tuple[str, ...]) -> s
 def auth_mode(value: str) -> str:
     """How people sign in."""
     return available(value, ("none",), ("tokens", "basic", "proxy"))
+
+
+def basic_source(value: str, info: ValidationInfo) -> str:
+    """An htpasswd file behind ``@`` (a relative one is below the project root), or an LDAP directory."""
+    if value.startswith("@") and len(value) > 1:
+        return f"@{_below_root(value[1:], info)}"
+    if value.startswith(("ldap:", "ldaps:")):
+        return value
+    raise ValueError(
+        "@ and an htpasswd file (bcrypt), or mitmproxy's ldap[s]:host[:port]:dn_auth:password:dn_subtree"
+    )
+
+
+def user_names(value: Any) -> tuple[str, ...]:
+    """Names of users, which may hold spaces but, here, no commas."""
+    found = words(value)
+    if not all(is_valid_name(name) for name in found):
+        raise ValueError(f"names of 1 to {MAX_NAME_LENGTH} printable ASCII characters, comma separated")
+    return found
 
 
 def provider(value: str) -> str:
