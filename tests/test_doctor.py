@@ -165,20 +165,25 @@ async def test_help_names_the_option(tmp_path: Path) -> None:
     assert "--json" in answer.stdout
 
 
-async def test_no_secret_is_ever_told(world: World, tmp_path: Path) -> None:
+async def test_no_secret_is_ever_told(
+    world: World, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     password = "the-password-of-the-database"
     database = f"postgresql://somebody:{password}@127.0.0.1:9/gateway"
-    settings = world.environ(**SECRETS, GATEWAY_DATABASE_URL=database)
-    for more in (
-        {},
-        {"RUNPOD_API_KEY": "rpa_another-key-that-is-wrong"},
-        {"RUNPOD_API_KEY": "two words-of-key"},
-    ):
-        answer = await doctor(tmp_path, **settings | more)
-        assert answer.code == 1
-        told = answer.stdout + answer.stderr
-        secrets = {*(settings | more)["RUNPOD_API_KEY"].split(), *SECRETS.values(), password}
-        assert not [secret for secret in secrets if secret in told], told
+    settings = SECRETS | {"GATEWAY_DATABASE_URL": database}
+    secrets = [*SECRETS.values(), password]
+
+    answer = await doctor(tmp_path, **world.environ(**settings))
+    assert answer.code == 1
+    told = answer.stdout + answer.stderr
+    assert not [secret for secret in secrets if secret in told], told
+
+    for key in ("rpa_another-key-that-is-wrong", "two words-of-key"):
+        findings = await world.findings(**settings | {"RUNPOD_API_KEY": key})
+        assert failed(findings)
+        lines = "\n".join(text for finding in findings for text in (finding.line(), finding.json()))
+        told = "".join((lines, *capfd.readouterr(), caplog.text))
+        assert not [secret for secret in (*secrets, *key.split()) if secret in told], told
 
 
 # Packages ---------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from comfy_gateway.adapters.runpod import RunPodOrder, RunPodSdkCloud
-from comfy_gateway.adapters.runpod.binding import import_sdk
+from comfy_gateway.adapters.runpod_import import import_sdk
 from comfy_gateway.core.errors import (
     CapacityRefused,
     CloudError,

@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from comfy_gateway.adapters.runpod_import import import_sdk
 from comfy_gateway.doctor.findings import Finding, fail, ok, skip, warn
 
 LEAST_PYTHON: Final = (3, 12)
 IMPORTED_AS: Final = {
+    "argon2-cffi": "argon2",
     "argon2-cffi-bindings": "_argon2_cffi_bindings",
     "nvidia-ml-py": "pynvml",
     "pillow": "PIL",
@@ -63,7 +65,10 @@ def _judge(name: str, versions: list[str]) -> Finding | None:
     except importlib.metadata.PackageNotFoundError:
         return fail(subject, f"is not installed; {wanted} is needed")
     try:
-        importlib.import_module(IMPORTED_AS.get(name, name.replace("-", "_")))
+        if name == "runpod":
+            import_sdk()
+        else:
+            importlib.import_module(IMPORTED_AS.get(name, name.replace("-", "_")))
     except Exception as error:  # noqa: BLE001 - a broken package may raise anything while it is imported
         return fail(subject, f"{installed} cannot be imported ({type(error).__name__})")
     if installed in versions:

@@ -5,12 +5,13 @@ requests to a library that obeys ``~/.netrc`` and proxy variables. So there is o
 this module is the home of the four variables that decide where the key goes.
 """
 
-import importlib
 import ipaddress
 import os
 import threading
 from typing import Any
 from urllib.parse import urlsplit
+
+from comfy_gateway.adapters.runpod_import import import_sdk
 
 
 class SdkBinding:
@@ -47,21 +48,6 @@ class SdkBinding:
                 entries = [entry for entry in environment.get(name, "").split(",") if entry.strip()]
                 if host not in entries:
                     environment[name] = ",".join([*entries, host])
-
-
-def import_sdk() -> Any:
-    """Import ``runpod`` without the name of this machine's processor. Raises ImportError.
-
-    The SDK's part for serverless workers asks py-cpuinfo for that name as soon as it is imported, which takes a
-    second and starts Python processes that measure the processor. An answer without a name is one that it knows.
-    """
-    cpuinfo: Any = importlib.import_module("cpuinfo")
-    ask = cpuinfo.get_cpu_info
-    cpuinfo.get_cpu_info = dict
-    try:
-        return importlib.import_module("runpod")
-    finally:
-        cpuinfo.get_cpu_info = ask
 
 
 def is_loopback(host: str) -> bool:
