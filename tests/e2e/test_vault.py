@@ -84,12 +84,13 @@ async def test_a_gateway_killed_in_the_middle_of_a_copy_has_all_of_it_in_the_end
     }
     parts = tmp_path / "vault" / ".parts"
     async with start_gateway(**cloud.settings(duty)) as gateway:
-        alice = Person(http, gateway.url)
+        alice = Person(http, gateway.url, client_id="tab")
         await on_pod(alice)
         [pod] = cloud.sim.pods.values()
-        prompt_id = (await (await alice.prompt(film)).json())["prompt_id"]
-        await eventually(lambda: any(parts.iterdir()) if parts.is_dir() else False, "the copy is under way")
-        await gateway.stop(signal.SIGKILL)
+        async with alice.socket():
+            prompt_id = (await (await alice.prompt(film)).json())["prompt_id"]
+            await eventually(lambda: parts.is_dir() and any(parts.iterdir()), "the copy is under way")
+            await gateway.stop(signal.SIGKILL)
     assert not list((tmp_path / "vault").rglob("*.mp4"))
     async with start_gateway(**cloud.settings(duty, RUNPOD_TELEMETRY_IDLE_S="2")) as gateway:
         alice = Person(http, gateway.url)
