@@ -3,6 +3,8 @@
 # Every check runs even when an earlier one failed; the last lines say which failed, and the exit code is 1 then.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# The tests start some hundred Python processes, and each of them would compile our modules anew.
+unset PYTHONDONTWRITEBYTECODE
 
 # The one place of the thresholds, in per cent of the lines.
 COVERAGE_WHOLE=95

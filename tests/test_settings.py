@@ -13,7 +13,6 @@ from typing import Any
 
 import pydantic
 import pytest
-import runpod
 import yaml
 from dotenv import dotenv_values
 from hypothesis import HealthCheck, given
@@ -29,6 +28,7 @@ from comfy_gateway.settings.__main__ import main
 from comfy_gateway.settings.describe import default_text, markdown
 from comfy_gateway.settings.model import variables
 from comfy_gateway.settings.parse import CREATE_POD_KEYWORDS, MAX_POD_NAME_TAG_LENGTH
+from tests.sdk import runpod
 
 PROJECT = Path(__file__).parents[1]
 DUTY = {"DUTY_POD_URL": "http://localhost:3000/"}

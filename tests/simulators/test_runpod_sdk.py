@@ -9,8 +9,6 @@ from typing import Any
 import aiohttp
 import pytest
 import requests
-import runpod
-from runpod.error import AuthenticationError, QueryError
 
 from simulators.clock import FakeClock
 from simulators.runpod import (
@@ -25,6 +23,7 @@ from simulators.runpod import (
     serve,
 )
 from simulators.runpod.faults import KINDS, Kind
+from tests.sdk import AuthenticationError, QueryError, runpod
 
 KEY = "test-key"
 RTX_4090 = "NVIDIA GeForce RTX 4090"
