@@ -118,6 +118,49 @@ async def test_a_prompt_that_brings_its_server_down_twice_is_lost(world: World) 
     assert entry["prompt"][3] == {"extra_pnginfo": {"w": 1}}, "keys are left out"
 
 
+async def test_word_from_before_the_replay_arrived_does_not_lose_what_runs(world: World) -> None:
+    world.witness.restarted.add("duty-0")
+    await sent(world, "p1")
+    world.rescue.forgotten("p1", "duty-0")
+    await world.clock.advance(1)
+    world.rescue.forgotten("p1", "duty-0")  # by somebody who asked a moment earlier
+    await world.clock.advance(1)
+    assert record(world, "p1").outcome is Outcome.ACCEPTED
+    assert len(world.comfy.posted) == 1
+
+
+async def test_a_replay_that_the_end_of_the_gateway_broke_off_is_made_after_the_restart(world: World) -> None:
+    world.witness.restarted.add("duty-0")
+    await sent(world, "p1")
+    world.ledger.move("p1", "duty-0")  # as far as the gateway before this one came
+    world.rescue.forgotten("p1", "duty-0")
+    await world.clock.advance(1)
+    assert len(world.comfy.posted) == 1
+    assert record(world, "p1").outcome is Outcome.ACCEPTED
+
+
+async def test_a_replay_that_had_begun_before_the_gateway_restarted_is_not_made_again(world: World) -> None:
+    world.witness.restarted.add("duty-0")
+    await sent(world, "p1")
+    world.ledger.move("p1", "duty-0")
+    world.ledger.begin("p1")
+    world.rescue.forgotten("p1", "duty-0")
+    await world.clock.advance(1)
+    assert not world.comfy.posted
+    assert record(world, "p1").outcome is Outcome.LOST
+
+
+async def test_replays_that_are_always_broken_off_come_to_an_end(world: World) -> None:
+    world.witness.restarted.add("duty-0")
+    await sent(world, "p1")
+    for _ in range(5):
+        world.ledger.move("p1", "duty-0")
+    world.rescue.forgotten("p1", "duty-0")
+    await world.clock.advance(1)
+    assert not world.comfy.posted
+    assert record(world, "p1").outcome is Outcome.LOST
+
+
 async def test_a_server_that_is_down_is_waited_for(world: World) -> None:
     world.witness.restarted.add("duty-0")
     world.comfy.down.add("duty-0")

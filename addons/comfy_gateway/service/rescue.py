@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 MOST_REPLAYS: Final = 1
 """A prompt that brings its server down would otherwise bring down all of them."""
+MOST_BROKEN_REPLAYS: Final = 5
+"""With those that the end of the gateway broke off, as far as is known before a server had the prompt."""
 TRY_FOR_S: Final = 900.0
 """How long the server that is to run a prompt again is waited for."""
 FIRST_PAUSE_S: Final = 1.0
@@ -91,6 +93,8 @@ class Rescue:
         self._tasks = tasks
         self._try_for_s = try_for_s
         self._under_way: set[str] = set()
+        self._ran_again: set[str] = set()
+        """Unfinished prompts whose replay a server has taken since our start."""
 
     def session_moved(self, before: Session, after: Session, _event: Event) -> None:
         """A watcher of sessions: what has not ended when a pod is given up will not end there."""
@@ -128,8 +132,8 @@ class Rescue:
         try:
             if body is None:
                 why_not: str | None = "the gateway does not have it any more"
-            elif record.replays >= MOST_REPLAYS:
-                why_not = "it was lost for the second time"
+            elif self._has_had_its_replay(record):
+                why_not = None if await self._is_there(record) else "it was lost for the second time"
             else:
                 why_not = await self._submit(record, PromptBody.parse(body))
         except PromptRefused as refused:
@@ -141,6 +145,24 @@ class Rescue:
             self._under_way.discard(record.prompt_id)
         if why_not is not None:
             self._lose(record, body, why_not)
+
+    def _has_had_its_replay(self, record: PromptRecord) -> bool:
+        """A replay is counted before it is sent. If the gateway ended in between, that count was for nothing."""
+        if record.replays < MOST_REPLAYS:
+            return False
+        was_taken = record.prompt_id in self._ran_again or record.started_at is not None
+        return was_taken or record.replays >= MOST_BROKEN_REPLAYS
+
+    async def _is_there(self, record: PromptRecord) -> bool:
+        """Whether its server has the prompt: who said that it does not may have asked before the replay arrived."""
+        backend = self._routes.by_id(_user_of(record), record.backend_id)
+        if backend is None:
+            return False
+        try:
+            fates = await self._comfy.fates(backend, [record.prompt_id])
+        except BackendUnavailable:
+            return False
+        return fates.get(record.prompt_id, True) is not None
 
     async def _submit(self, record: PromptRecord, body: PromptBody) -> str | None:
         """Submit until a server has it. Returns why that is impossible, or None when it has it or nobody wants it."""
@@ -164,6 +186,8 @@ class Rescue:
                 pause_s = min(2 * pause_s, MOST_PAUSE_S)
                 continue
             if answer is None:
+                self._ran_again = {id_ for id_ in self._ran_again if self._is_wanted(id_)}
+                self._ran_again.add(record.prompt_id)
                 logger.warning("prompt %s was submitted again to %s", record.prompt_id, target.id)
                 await self._take_back_unwanted(record.prompt_id, target)
             return answer
