@@ -144,6 +144,14 @@ async def test_a_pod_that_dies_during_the_upload_is_replaced_by_the_shared_serve
     assert around.home.holds("a.png") == X
 
 
+async def test_a_pod_whose_comfyui_is_gone_leaves_the_upload_to_the_shared_server(around: World) -> None:
+    around.move()
+    around.pod.simulator.mood.dead = True
+    taken = await around.upload("a.png", X)
+    assert (taken.answer.status, taken.backend) == (200, around.home.backend)
+    assert (around.home.inputs / "a.png").read_bytes() == X
+
+
 async def test_a_server_that_is_away_is_said(around: World) -> None:
     around.home.simulator.mood.dead, around.home.simulator.mood.dead_by = True, "close"
     with pytest.raises(BackendUnavailable):

@@ -29,6 +29,9 @@ from comfy_gateway.service.routes import Routes
 
 logger = logging.getLogger(__name__)
 
+NOT_COMFYUIS: Final = frozenset({404, 502, 503, 521, 522, 523, 530})
+"""What the proxy before a pod answers when there is no ComfyUI behind it; ComfyUI has none of these for an upload."""
+
 MOST_NAMES: Final = 1000
 MOST_SENT: Final = 5
 """Times that an upload is sent at most until it has a name of its own."""
@@ -105,18 +108,26 @@ class InputUploads:
     async def take(
         self, user: UserId | None, peer: str, form: UploadForm, headers: Mapping[str, str]
     ) -> Taken:
-        """Put the file on the user's current server. A server that is left meanwhile is followed by the next one.
+        """Put the file on the user's current server. A server that is left meanwhile is followed by the next one, and
+        a pod whose ComfyUI does not answer by duty: the file will be brought to where it is needed.
 
         Raises BackendUnavailable, and PromptRefused when the file, or the one that a mask is for, cannot be brought.
         """
         backend = self._routes.current(user)
         try:
-            return await self._take(user, peer, form, headers, backend)
+            taken = await self._take(user, peer, form, headers, backend)
         except BackendUnavailable:
-            current = self._routes.current(user)
-            if current.id == backend.id:
+            if self._routes.current(user).id == backend.id:
                 raise
-            return await self._take(user, peer, form, headers, current)
+        else:
+            if backend.source is Source.DUTY or taken.answer.status not in NOT_COMFYUIS:
+                return taken
+        return await self._take(user, peer, form, headers, self._next(user, backend))
+
+    def _next(self, user: UserId | None, failed: Backend) -> Backend:
+        """The server to try after that one."""
+        current = self._routes.current(user)
+        return current if current.id != failed.id else self._routes.duty(user)
 
     async def _take(
         self, user: UserId | None, peer: str, form: UploadForm, headers: Mapping[str, str], backend: Backend
