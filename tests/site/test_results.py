@@ -54,6 +54,8 @@ async def test_a_picture_from_the_cache_belongs_to_every_prompt_that_named_it() 
         ("", [0, 1, 2, 3, 4]),
         ("?max_items=2", [3, 4]),
         ("?max_items=64", [0, 1, 2, 3, 4]),
+        (f"?max_items={10**30}", [0, 1, 2, 3, 4]),
+        (f"?max_items=2&offset={10**30}", []),
         ("?max_items=0", []),
         ("?max_items=2&offset=1", [1, 2]),
         ("?max_items=2&offset=4", [4]),

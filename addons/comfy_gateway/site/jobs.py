@@ -150,14 +150,14 @@ class Jobs:
         except BadOrder as error:
             return answer(error.refusal)
         if not all(_is_job_id(prompt_id) for prompt_id in ids):
-            order = orjson.dumps({"job_ids": ids})
+            order = loose_json.write({"job_ids": ids})
             path = f"{PATH}/cancel"
             return _passed_on(
                 await self._servers.ask(self._own.current(asker.user), path, method="POST", body=order)
             )
         return await self._cancel(
             [
-                (backend, found, f"{PATH}/cancel", orjson.dumps({"job_ids": found}))
+                (backend, found, f"{PATH}/cancel", loose_json.write({"job_ids": found}))
                 for backend, found in self._queue.by_server(asker, ids)
             ]
         )

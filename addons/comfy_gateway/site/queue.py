@@ -9,7 +9,6 @@ import logging
 from collections.abc import Collection, Iterable
 from typing import Any
 
-import orjson
 from aiohttp import web
 
 from comfy_gateway.core import history, loose_json, queue_merge, site_contract
@@ -148,7 +147,7 @@ class QueuePages:
     async def _take_out(self, backend: Backend, order: dict[str, Any]) -> Said:
         ids = None if "clear" in order else order["delete"]
         waiting = await self.waiting(backend, ids)
-        said = await self._servers.ask(backend, "/queue", method="POST", body=orjson.dumps(order))
+        said = await self._servers.ask(backend, "/queue", method="POST", body=loose_json.write(order))
         await self.settle(backend, waiting)
         return said
 
@@ -194,7 +193,7 @@ class QueuePages:
         else:
             orders = await self._running(asker) or [(self._own.current(asker.user), {})]
         said = await self._servers.tell_all(
-            [(backend, orjson.dumps({**order, **what})) for backend, what in orders], "/interrupt"
+            [(backend, loose_json.write({**order, **what})) for backend, what in orders], "/interrupt"
         )
         failed = [one for one in said if not one.is_ok]
         return answer(refusal_of(failed)) if failed and len(failed) == len(said) else web.Response()

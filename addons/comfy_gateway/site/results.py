@@ -18,7 +18,7 @@ from urllib.parse import quote
 import orjson
 from aiohttp import web
 
-from comfy_gateway.core import history, site_contract
+from comfy_gateway.core import history, loose_json, site_contract
 from comfy_gateway.core.files import files_in
 from comfy_gateway.core.history import Ended, Window
 from comfy_gateway.core.prompts import PromptRecord
@@ -255,8 +255,11 @@ class Results:
             for backend in backends:
                 orders.setdefault(backend.id, (backend, []))[1].append(prompt_id)
         return await self._servers.tell_all(
-            [(backend, orjson.dumps({"delete": found})) for backend, found in orders.values()], "/history"
+            [(backend, loose_json.write({"delete": found})) for backend, found in orders.values()], "/history"
         )
+
+
+MOST_ITEMS: Final = 2**31
 
 
 def window_of(query: Mapping[str, str]) -> Window:
@@ -264,7 +267,8 @@ def window_of(query: Mapping[str, str]) -> Window:
     said = {}
     for name in ("max_items", "offset"):
         try:
-            said[name] = int(query[name]) if name in query else None
+            # A list is never so long, and islice counts no further.
+            said[name] = max(-MOST_ITEMS, min(int(query[name]), MOST_ITEMS)) if name in query else None
         except ValueError:
             raise ValueError(f"{name} must be a whole number.") from None
     offset = said["offset"]
