@@ -137,10 +137,11 @@ class FrontEnd:
     async def picture_below_node(self, run: Run) -> bytes:
         """The bytes of its picture, once that is drawn below the node that saved it."""
         source = await self.page.wait_for_function(
-            """name => window.app.graph.nodes.flatMap(node => node.imgs ?? []).find(
-              image => image.src.includes("/api/view?") && image.src.includes(name) && image.naturalWidth > 0
+            """names => window.app.graph.nodes.flatMap(node => node.imgs ?? []).find(
+              image => image.src.includes("/api/view?") && names.every(name => `${image.src}&`.includes(name))
+                && image.naturalWidth > 0
             )?.src""",
-            arg=await self._file_name(run),
+            arg=await self._file_names(run),
             timeout=SLOW_MS,
         )
         return await self.fetched(await source.json_value())
@@ -149,18 +150,25 @@ class FrontEnd:
         """The bytes of its picture, once that is seen in the panel of the queue."""
         if not await self.page.locator(".sidebar-content-container").is_visible():
             await self.page.get_by_role("button", name="Queue (q)").click()
-        name = await self._file_name(run)
-        image = self.page.locator(f'img.task-output-image[src*="/api/view?"][src*="{name}&"]')
+        filename, subfolder = await self._file_names(run)
+        # The subfolder is the last of the query, or not.
+        names = [f'[src*="{filename}"][src*="{subfolder}"]', f'[src*="{filename}"][src$="{subfolder[:-1]}"]']
+        image = self.page.locator(
+            ", ".join(f'img.task-output-image[src*="/api/view?"]{name}' for name in names)
+        )
         await expect(image).to_be_visible(timeout=SLOW_MS)
         await self.page.wait_for_function(
             "image => image.naturalWidth > 0", arg=await image.element_handle(), timeout=SLOW_MS
         )
         return await self.fetched(await image.get_attribute("src") or "")
 
-    async def _file_name(self, run: Run) -> str:
-        """The picture as a query names it. The page has heard of it before it hears that the run has ended."""
+    async def _file_names(self, run: Run) -> list[str]:
+        """The picture as parts of a query. The page has heard of it before it hears that the run has ended.
+
+        Two servers have files of one name; the subfolder tells them apart.
+        """
         [file] = await self.page.evaluate("prompt_id => window.heard.files[prompt_id]", run.prompt_id)
-        return urlencode({"filename": file["filename"]})
+        return [urlencode({key: file[key]}) + "&" for key in ("filename", "subfolder")]
 
     async def fetched(self, path: str) -> bytes:
         """The body of a GET that the page itself makes."""
