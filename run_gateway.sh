@@ -51,6 +51,17 @@ Looks at Python, dependencies, settings, the shared ComfyUI and RunPod: one line
 
   --json   the same as one JSON object a line
 TEXT
+        user) cat <<'TEXT' ;;
+usage: ./run_gateway.sh user add NAME [--operator]
+       ./run_gateway.sh user list
+       ./run_gateway.sh user remove NAME
+
+The people who may sign in with AUTH_MODE=tokens, kept in config/users.yaml (AUTH_USERS_FILE). A running gateway notices
+within seconds. docs/signin.md tells the rest.
+
+  add        add somebody and print the token, once; it is kept nowhere
+  --operator may see the operator's pages below /gateway/
+TEXT
         test) cat <<'TEXT' ;;
 usage: ./run_gateway.sh test [--long] [--audit] [paths] [arguments for pytest]
 
@@ -80,6 +91,7 @@ Commands (the first run makes .venv):
   web      run the gateway with mitmweb, to look at the traffic
   demo     run the gateway with a simulated ComfyUI and a simulated RunPod
   doctor   check Python, dependencies, settings and connections
+  user     add, list and remove people who sign in by a token
   test     run the linters and the quick tests; --long runs all tests
   bench    measure the gateway
 
@@ -128,6 +140,11 @@ doctor() {
     PYTHONPATH="$ROOT/addons:$ROOT" exec "$VENV_PYTHON" -m comfy_gateway.doctor "$@"
 }
 
+user() {
+    prepare_environment runtime
+    PYTHONPATH="$ROOT/addons:$ROOT" exec "$VENV_PYTHON" -m comfy_gateway.accounts "$@"
+}
+
 run_tests() {
     prepare_environment dev
     PATH="$ROOT/$VENV_BIN:$PATH" exec bash scripts/check.sh "$@"
@@ -157,7 +174,7 @@ case ${1:-} in
 esac
 
 case $command in
-    serve | web | demo | doctor | test | bench) ;;
+    serve | web | demo | doctor | user | test | bench) ;;
     *)
         echo "run_gateway.sh: unknown command '$command'; ./run_gateway.sh --help lists the commands" >&2
         exit 2

@@ -173,14 +173,14 @@ def door(tmp_path: Path) -> Door:
 def test_help_lists_every_command_and_what_a_newcomer_runs(door: Door, argument: str) -> None:
     answer = door.run(argument)
     assert answer.returncode == 0
-    for command in ("serve", "web", "demo", "doctor", "test", "bench"):
+    for command in ("serve", "web", "demo", "doctor", "user", "test", "bench"):
         assert f"\n  {command} " in answer.stdout
     assert "./run_gateway.sh demo " in answer.stdout
     assert "./run_gateway.sh doctor " in answer.stdout
     assert not (door.root / ".venv").exists()
 
 
-@pytest.mark.parametrize("command", ["serve", "web", "demo", "doctor", "test", "bench"])
+@pytest.mark.parametrize("command", ["serve", "web", "demo", "doctor", "user", "test", "bench"])
 def test_each_command_has_help_that_needs_no_python(door: Door, command: str) -> None:
     answer = door.run(command, "--help")
     assert answer.returncode == 0
@@ -443,7 +443,8 @@ def test_web_starts_mitmweb_without_a_browser(ready: Door) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "module"), [("demo", "simulators.demo"), ("doctor", "comfy_gateway.doctor")]
+    ("command", "module"),
+    [("demo", "simulators.demo"), ("doctor", "comfy_gateway.doctor"), ("user", "comfy_gateway.accounts")],
 )
 def test_modules_find_the_addons_and_the_project(ready: Door, command: str, module: str) -> None:
     answer = ready.run(command, "--fast")

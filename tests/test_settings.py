@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 from comfy_gateway.core.classify import RequestClass
 from comfy_gateway.core.keys import Keys
 from comfy_gateway.core.podname import PodNames
+from comfy_gateway.core.sign_in import AuthMode
 from comfy_gateway.core.upstream import Upstream
-from comfy_gateway.settings import Settings, SettingsError, load
+from comfy_gateway.settings import Settings, SettingsError, load, load_users_file
 from comfy_gateway.settings.__main__ import main
 from comfy_gateway.settings.describe import default_text, markdown
 from comfy_gateway.settings.model import variables
@@ -283,10 +284,12 @@ WRONG = [
     ("USER_ID_COOKIE", "comfy_gateway_user", "the gateway's own"),
     ("REQUIRE_USER_ID", "2", "1, true, yes, on, 0, false, no or off"),
     ("USE_CLIENT_IP", "t", "1, true, yes, on, 0, false, no or off"),
-    ("AUTH_MODE", "tokens", "tokens is not available in this version"),
-    ("AUTH_MODE", "basic", "basic is not available in this version"),
-    ("AUTH_MODE", "proxy", "proxy is not available in this version"),
-    ("AUTH_MODE", "magic", "none"),
+    ("AUTH_MODE", "magic", "none or tokens or basic or proxy"),
+    ("AUTH_OPERATORS", "alice,\u00e9", "printable ASCII characters, comma separated"),
+    ("AUTH_SESSION_S", "59", "from 60"),
+    ("AUTH_MAX_FAILURES", "0", "from 1 to 1000"),
+    ("AUTH_FAILURE_WINDOW_S", "0.5", "from 1 to 86400"),
+    ("TLS_CERT", "a\0b", "a path"),
     ("PROVIDER", "local", "local is not available in this version"),
     ("RUNPOD_API", "v2", "v2 is not available in this version"),
     ("TRUSTED_PROXIES", "10.0.0.0/8,office", "IP addresses or networks"),
@@ -639,6 +642,75 @@ def test_trusting_everybody_is_warned_about(read: Load) -> None:
     assert "every client may say who and where it is" in warning
 
 
+# --- sign-in ---
+
+
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        ({"AUTH_MODE": "basic"}, "AUTH_BASIC is not set"),
+        ({"AUTH_MODE": "proxy"}, "TRUSTED_PROXIES is not set"),
+        ({"TLS_CERT": "c.pem"}, "TLS_KEY is not set: TLS_CERT needs it"),
+        ({"TLS_KEY": "k.pem"}, "TLS_CERT is not set: TLS_KEY needs it"),
+    ],
+)
+def test_what_a_way_in_needs_is_asked_for(tmp_path: Path, given: dict[str, str], fault: str) -> None:
+    (found,) = faults_of({**DUTY, **given}, tmp_path)
+    assert found.startswith(fault)
+
+
+@pytest.mark.parametrize("value", ["any", "alice:PASSWORD", "@", "ldapx:PASSWORD", "/etc/htpasswd"])
+def test_a_source_of_passwords_that_is_none_is_refused_unshown(tmp_path: Path, value: str) -> None:
+    (fault,) = faults_of({**DUTY, "AUTH_BASIC": value}, tmp_path)
+    assert fault.startswith("AUTH_BASIC (its value is not shown)")
+    assert "PASSWORD" not in fault
+
+
+def test_a_way_in_is_read(read: Load, tmp_path: Path) -> None:
+    settings = read(
+        AUTH_MODE="Basic",
+        AUTH_BASIC="@folder/htpasswd",
+        AUTH_OPERATORS="olga, otto smith",
+        TLS_CERT="cert.pem",
+        TLS_KEY="/key.pem",
+        GATEWAY_HOST="0.0.0.0",
+    )
+    assert settings.access.auth_mode is AuthMode.BASIC
+    assert settings.access.basic is not None
+    assert settings.access.basic.get_secret_value() == f"@{tmp_path}/folder/htpasswd"
+    assert settings.access.operators == ("olga", "otto smith")
+    assert settings.access.users_file == tmp_path / "config/users.yaml"
+    assert settings.listen.tls_cert == tmp_path / "cert.pem"
+    assert settings.listen.tls_key == Path("/key.pem")
+    assert settings.listen.is_public_https
+    assert settings.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "is_warned"),
+    [
+        ({"AUTH_MODE": "tokens", "GATEWAY_HOST": "0.0.0.0"}, True),
+        (
+            {"AUTH_MODE": "tokens", "GATEWAY_HOST": "0.0.0.0", "GATEWAY_PUBLIC_URL": "https://a.example"},
+            False,
+        ),
+        ({"AUTH_MODE": "tokens", "GATEWAY_HOST": "::1"}, False),
+        ({"AUTH_MODE": "tokens"}, False),
+        ({"GATEWAY_HOST": "0.0.0.0"}, False),
+    ],
+)
+def test_tokens_in_plain_text_are_warned_about(read: Load, given: dict[str, str], is_warned: bool) -> None:
+    assert any("without HTTPS" in warning for warning in read(**given).warnings) is is_warned
+
+
+def test_the_file_of_users_is_found_whatever_else_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("AUTH_USERS_FILE=people.yaml\nPORT=x\n")
+    assert load_users_file({"GATEWAY_STATE_DIR": "a\0b"}, root=tmp_path) == tmp_path / "people.yaml"
+    assert load_users_file({"AUTH_USERS_FILE": "~/p.yaml"}, root=tmp_path) == Path.home() / "p.yaml"
+    with pytest.raises(SettingsError, match="AUTH_USERS_FILE"):
+        load_users_file({"AUTH_USERS_FILE": "a\0b"}, root=tmp_path)
+
+
 def test_a_payload_that_competes_with_a_setting_is_warned_about(read: Load) -> None:
     (warning,) = read(RUNPOD_EXTRA_PAYLOAD='{"cloud_type": "ALL", "min_download": 5}').warnings
     assert warning.startswith("RUNPOD_EXTRA_PAYLOAD sets cloud_type, which RUNPOD_CLOUD_TYPE is for")
@@ -719,7 +791,7 @@ def run(environ: Mapping[str, str], *arguments: str) -> subprocess.CompletedProc
 
 
 def test_the_check_exits_with_2_and_one_line_for_each_fault() -> None:
-    done = run({**DUTY, "PORT": "x", "AUTH_MODE": "basic"}, "--check")
+    done = run({**DUTY, "PORT": "x", "AUTH_MODE": "magic"}, "--check")
     assert done.returncode == 2
     assert [line.partition("=")[0] for line in done.stderr.splitlines()] == ["PORT", "AUTH_MODE"]
     assert done.stdout == ""

@@ -56,7 +56,9 @@ from comfy_gateway.hooks.inspect import InspectHook
 from comfy_gateway.hooks.keep import kept_bytes
 from comfy_gateway.hooks.lifecycle import LifecycleHook
 from comfy_gateway.hooks.prompts import PromptsHook
+from comfy_gateway.hooks.redact import RedactHook
 from comfy_gateway.hooks.router import RouterHook
+from comfy_gateway.hooks.tls import Certificate
 from comfy_gateway.service.activity import Activity
 from comfy_gateway.service.archive import Archive
 from comfy_gateway.service.bursts import Bursts
@@ -108,6 +110,7 @@ from comfy_gateway.site.socket import Socket
 from comfy_gateway.site.status import Status
 from comfy_gateway.site.uploads import Uploads
 from comfy_gateway.site.vault_view import VaultView
+from comfy_gateway.wiring_sign_in import caller_rules, way_in
 
 logger = logging.getLogger(__name__)
 
@@ -142,8 +145,9 @@ def addons_for(settings: Settings) -> list[object]:
             port=settings.listen.port,
             start=gateway.start,
             stop=gateway.stop,
+            certificate=gateway.certificate,
         ),
-        IdentityHook(door),
+        IdentityHook(door, caller_rules(settings)),
         PromptsHook(door),
         RouterHook(door, keep_bytes=keep_bytes),
         DeadlinesHook(
@@ -153,6 +157,7 @@ def addons_for(settings: Settings) -> list[object]:
             answer_timeout_s=settings.limits.upstream_timeout_s,
         ),
         FramesHook(keep_bytes=keep_bytes),
+        RedactHook(door),
         InspectHook(),
     ]
 
@@ -166,6 +171,13 @@ class Gateway:
         self._order = order_of(settings) if self._rules.is_provisioning else None
         self._open = AsyncExitStack()
         self._farewell: Farewell | None = None
+        listen = settings.listen
+        self.certificate = (
+            Certificate(listen.tls_cert, listen.tls_key, settings.state_dir / "secrets")
+            if listen.tls_cert is not None and listen.tls_key is not None
+            else None
+        )
+        """What browsers are shown where we speak HTTPS ourselves."""
 
     async def start(self) -> Edge:
         """Build and start all parts. What was opened is closed again when one of them fails.
@@ -343,6 +355,17 @@ class Gateway:
         kept = KeptEntries(ledger, vault)
         results = Results(ledger=ledger, own=own, servers=servers, files=files, kept=kept)
         queue = QueuePages(ledger=ledger, own=own, servers=servers, comfy=comfy)
+        entrance = await way_in(
+            settings,
+            keys=keys,
+            clock=clock,
+            tasks=tasks,
+            database=database,
+            relay=relay,
+            close_with_us=self._open.callback,
+        )
+        if self.certificate is not None:
+            tasks.start(self.certificate.follow(clock), name="certificate")
         site_key = secrets.token_urlsafe(32)
         site = SiteServer(
             build_app(
@@ -355,6 +378,7 @@ class Gateway:
                     *input_parts,
                     VaultView(vault, Pictures()),
                     Status(pool=pool, registry=meters.registry),
+                    *entrance.parts,
                 ],
             )
         )
@@ -403,6 +427,8 @@ class Gateway:
             site=site_address,
             site_key=site_key,
             inputs=inputs,
+            sign_in=entrance.sign_in,
+            sessions=entrance.sessions,
         )
 
     async def _inputs(

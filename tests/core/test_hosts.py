@@ -2,7 +2,14 @@
 
 import pytest
 
-from comfy_gateway.core.hosts import AllowedHosts, OriginVerdict, check_origin, explain_foreign, is_loopback
+from comfy_gateway.core.hosts import (
+    AllowedHosts,
+    OriginVerdict,
+    check_origin,
+    explain_foreign,
+    is_change_from_elsewhere,
+    is_loopback,
+)
 from comfy_gateway.core.upstream import Upstream
 
 PUBLIC = AllowedHosts.of(
@@ -102,3 +109,22 @@ def test_the_refusal_says_which_of_the_two_is_wrong_and_repeats_nothing(
 )
 def test_loopback_names(host: str, expected: bool) -> None:
     assert is_loopback(host) is expected
+
+
+@pytest.mark.parametrize(
+    ("method", "origin", "site", "expected"),
+    [
+        ("POST", None, "cross-site", True),
+        ("PUT", None, " Same-Site", True),
+        ("POST", None, "same-origin", False),
+        ("POST", None, "none", False),
+        ("POST", None, None, False),
+        ("POST", "http://localhost", "cross-site", False),
+        ("GET", None, "cross-site", False),
+        ("HEAD", None, "cross-site", False),
+    ],
+)
+def test_a_browser_may_say_that_another_site_wants_to_change_something(
+    method: str, origin: str | None, site: str | None, expected: bool
+) -> None:
+    assert is_change_from_elsewhere(method, origin, site) is expected

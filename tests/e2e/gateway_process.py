@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
-READY: Final = re.compile(r"The gateway is ready at (http://\S+)/")
+READY: Final = re.compile(r"The gateway is ready at (https?://\S+)/")
 START_WITHIN_S: Final = 60.0
 SETTINGS_PREFIXES: Final = (
     "RUNPOD_", "GATEWAY_", "DUTY_", "USER_ID_", "USE_CLIENT", "REQUIRE_", "AUTH_", "TRUSTED_", "ISOLATION",

@@ -35,6 +35,7 @@ from comfy_gateway.hooks.frames import FramesHook
 from comfy_gateway.hooks.identity import IdentityHook
 from comfy_gateway.hooks.inspect import InspectHook
 from comfy_gateway.hooks.prompts import PromptsHook
+from comfy_gateway.hooks.redact import RedactHook
 from comfy_gateway.hooks.router import RouterHook
 from comfy_gateway.service.activity import Activity
 from comfy_gateway.service.bursts import Bursts
@@ -203,12 +204,14 @@ class Stand:
         )
         self.door.open(self.edge)
         self.deadlines = DeadlinesHook(self.door, self.pages, connect_timeout_s=10.0, answer_timeout_s=300.0)
+        self.identity = IdentityHook(self.door)
         self.hooks: list[object] = [
-            IdentityHook(self.door),
+            self.identity,
             PromptsHook(self.door),
             RouterHook(self.door, keep_bytes=lambda: self.keep_bytes),
             self.deadlines,
             FramesHook(keep_bytes=lambda: self.keep_bytes),
+            RedactHook(self.door),
             InspectHook(),
         ]
         """In the order of ``wiring``."""
@@ -218,6 +221,10 @@ class Stand:
         """Open the door to an edge with other parts."""
         self.edge = replace(self.edge, **parts)
         self.door.open(self.edge)
+
+    def meet(self, **rules: Any) -> None:
+        """Meet callers by other rules, as other settings would say."""
+        self.identity._rules = replace(self.identity._rules, **rules)
 
     async def arrive(self, flow: http.HTTPFlow) -> http.HTTPFlow:
         """The request's head, then its body. mitmproxy does the second also where a hook has answered."""
@@ -323,7 +330,9 @@ def ask(
         timestamp_start=0.0,
         timestamp_end=0.0,
     )
-    return tflow.tflow(req=request)
+    flow = tflow.tflow(req=request)
+    flow.client_conn.timestamp_tls_setup = None
+    return flow
 
 
 def socket(path: str = "/ws?clientId=tab", **more: Any) -> http.HTTPFlow:

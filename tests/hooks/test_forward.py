@@ -157,7 +157,7 @@ async def test_a_handshake_reaches_the_site_without_compression(stand: Stand) ->
 
 @pytest.mark.parametrize("is_https", [False, True])
 async def test_the_client_is_announced_by_us_and_not_by_itself(stand: Stand, is_https: bool) -> None:
-    stand.change(is_public_https=is_https)
+    stand.meet(is_public_https=is_https)
     lies = [
         ("X-Forwarded-For", "6.6.6.6"),
         ("x-forwarded-for", "7.7.7.7"),

@@ -5,6 +5,7 @@ cookie signed with another master secret counts as none.
 """
 
 import hashlib
+from collections.abc import Collection
 from typing import Final
 
 from itsdangerous import BadData, URLSafeSerializer
@@ -54,9 +55,12 @@ def cookie_values(cookie_header: str | None, name: str) -> tuple[str, ...]:
 
 def without_identity_cookie(cookie_header: str) -> str:
     """The ``Cookie`` header without our cookie, which no server needs to see; empty when nothing is left."""
-    kept = [
-        part.strip() for part in cookie_header.split(";") if part.partition("=")[0].strip() != COOKIE_NAME
-    ]
+    return without_cookies(cookie_header, {COOKIE_NAME})
+
+
+def without_cookies(cookie_header: str, names: Collection[str]) -> str:
+    """The ``Cookie`` header without those of these names; empty when nothing is left."""
+    kept = [part.strip() for part in cookie_header.split(";") if part.partition("=")[0].strip() not in names]
     return "; ".join(part for part in kept if part)
 
 

@@ -16,7 +16,8 @@ A request for any other name is foreign, with and without Origin: curl by such a
 ``GATEWAY_PUBLIC_URL`` too. For a trusted name an Origin must be the same host and port, or one of
 ``GATEWAY_PUBLIC_URL`` (a proxy in front may have changed Host). ``null`` and origins that are not http(s)
 are foreign. ``Sec-Fetch-Site`` is not relied on, because browsers leave it out towards plain http
-addresses. A request without Host (HTTP/1.0) is from no browser.
+addresses; where it is there and says that another site wants to change something, that is believed. A request
+without Host (HTTP/1.0) is from no browser.
 """
 
 import ipaddress
@@ -31,6 +32,8 @@ from comfy_gateway.core.upstream import Upstream
 
 _NAME: Final = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
 _PRIVATE_SUFFIXES: Final = (".localhost", ".local", ".internal", ".home.arpa")
+_CHANGES_NOTHING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_OTHER_SITES: Final = frozenset({"cross-site", "same-site"})
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _MAX_PORT: Final = 65535
 
@@ -79,6 +82,12 @@ def check_origin(host: str, origin: str | None, allowed: AllowedHosts) -> Origin
     if (name, port) == (place[0], host_port) or Upstream(scheme, name, port).origin in allowed.origins:
         return OriginVerdict.OURS
     return OriginVerdict.FOREIGN
+
+
+def is_change_from_elsewhere(method: str, origin: str | None, sec_fetch_site: str | None) -> bool:
+    """Whether a page of another site wants to change something, and its browser left out the Origin."""
+    is_said = (sec_fetch_site or "").strip().lower() in _OTHER_SITES
+    return origin is None and is_said and method not in _CHANGES_NOTHING
 
 
 def explain_foreign(host: str, origin: str | None, allowed: AllowedHosts) -> str:

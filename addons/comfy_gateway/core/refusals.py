@@ -54,6 +54,9 @@ FOREIGN_ORIGIN: Final = Refusal(
     "This page may not talk to the gateway.",
     "Its Origin is not one of the gateway's own addresses. GATEWAY_PUBLIC_URL names further ones.",
 )
+HTTPS_ONLY: Final = Refusal(
+    403, "https_only", "The gateway is spoken to by HTTPS only.", "Use the same address with https://."
+)
 PROMPT_TOO_LARGE: Final = Refusal(
     413, "prompt_too_large", f"A prompt may have at most {MAX_PROMPT_BYTES} bytes."
 )

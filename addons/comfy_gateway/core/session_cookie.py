@@ -70,9 +70,3 @@ def removal(*, secure: bool) -> str:
     """Value of a ``Set-Cookie`` header that ends the cookie in the browser."""
     cookie = f"{name_of(secure=secure)}=; Max-Age=0; {_ATTRIBUTES}"
     return f"{cookie}; Secure" if secure else cookie
-
-
-def without_session_cookies(cookie_header: str) -> str:
-    """The ``Cookie`` header without ours; empty when nothing is left."""
-    kept = [part.strip() for part in cookie_header.split(";") if part.partition("=")[0].strip() not in NAMES]
-    return "; ".join(part for part in kept if part)

@@ -26,6 +26,13 @@ def answer_here(flow: http.HTTPFlow, refusal: Refusal, *, name_key: str | None =
     flow.response = http.Response.make(refusal.status, body, headers)
 
 
+def send_elsewhere(flow: http.HTTPFlow, location: str, status: int) -> None:
+    """Redirect a request that has no body."""
+    flow.metadata[edge.SETTLED] = True
+    headers = {"Location": location, "Cache-Control": "no-store"}
+    flow.response = http.Response.make(status, b"", headers)
+
+
 def answer(flow: http.HTTPFlow, gateway: Edge, refusal: Refusal, *, name_key: str | None = None) -> None:
     """Refuse a flow in its ``requestheaders`` hook without taking its body in."""
     if not has_body(flow.request):

@@ -12,6 +12,7 @@ from comfy_gateway.core.cookie import IdentityCookie
 from comfy_gateway.core.files import FileName
 from comfy_gateway.core.hosts import AllowedHosts
 from comfy_gateway.core.identity import IdentityRules
+from comfy_gateway.core.sign_in import SignIn
 from comfy_gateway.core.upstream import Upstream
 from comfy_gateway.core.users import UserId
 from comfy_gateway.core.whereabouts import Unknown, Whereabouts
@@ -20,6 +21,7 @@ from comfy_gateway.service.bursts import Bursts
 from comfy_gateway.service.files import Files
 from comfy_gateway.service.ledger import Ledger
 from comfy_gateway.service.routes import Routes
+from comfy_gateway.service.signed_in import SignedInSessions
 from comfy_gateway.service.submission import Submission
 from comfy_gateway.service.tasks import Tasks
 
@@ -76,6 +78,10 @@ class Edge:
     site: Upstream
     site_key: str
     inputs: Inputs = field(default_factory=NoInputs)
+    sign_in: SignIn | None = None
+    """None: nobody signs in."""
+    sessions: SignedInSessions | None = None
+    """Of browsers that have signed in, where the sign-in mode has any."""
 
 
 class Door:
@@ -109,6 +115,20 @@ SETTLED: Final = "gateway.settled"
 CLASS: Final = "gateway.class"
 USER: Final = "gateway.user"
 """``UserId.key``, or absent."""
+ROLE: Final = "gateway.role"
+"""``core.roles.Role``."""
+PROVEN: Final = "gateway.proven"
+"""True where the user has proved who they are."""
+PEER: Final = "gateway.peer"
+"""The caller's address, also behind a trusted proxy."""
+HTTPS: Final = "gateway.https"
+"""Whether the caller's browser speaks HTTPS."""
+HOST: Final = "gateway.host"
+"""``Host`` as the caller's browser sent it."""
+SESSION: Final = "gateway.session"
+"""Id of the browser's session of sign-in, or absent. It opens nothing: the cookie's signature is missing."""
+REMEMBER_SESSION: Final = "gateway.remember_session"
+"""Fields of the ``SignedIn`` whose cookie the browser is to get, or absent."""
 REMEMBER: Final = "gateway.remember"
 """``UserId.key`` that the identity cookie is to be set to, or absent."""
 OURS: Final = "gateway.origin_is_ours"

@@ -8,6 +8,7 @@ from mitmproxy import http
 
 from comfy_gateway.core import site_contract
 from comfy_gateway.core.cookie import without_identity_cookie
+from comfy_gateway.core.roles import Role
 from comfy_gateway.core.upstream import Backend, Source, Upstream, front_door_headers
 from comfy_gateway.hooks import edge
 from comfy_gateway.hooks.edge import Edge
@@ -78,6 +79,14 @@ def to_site(
     request.headers[site_contract.PEER] = peer_of(flow)
     if (user := flow.metadata.get(edge.USER)) is not None:
         request.headers[site_contract.USER] = user
+    if flow.metadata.get(edge.ROLE) == Role.OPERATOR:
+        request.headers[site_contract.ROLE] = str(Role.OPERATOR)
+    if flow.metadata.get(edge.PROVEN):
+        request.headers[site_contract.PROVEN] = "1"
+    if (session_id := flow.metadata.get(edge.SESSION)) is not None:
+        request.headers[site_contract.SESSION] = session_id
+    if flow.metadata.get(edge.HTTPS):
+        request.headers[site_contract.HTTPS] = "1"
     for name, value in (headers or {}).items():
         request.headers[name] = value
     request.stream = True
@@ -86,16 +95,18 @@ def to_site(
 
 
 def peer_of(flow: http.HTTPFlow) -> str:
-    """The client's IP address, or an empty text where there is none (a replayed flow)."""
+    """The caller's IP address, also behind a trusted proxy; an empty text where there is none (a replayed flow)."""
+    if (address := flow.metadata.get(edge.PEER)) is not None:
+        return str(address)
     return flow.client_conn.peername[0] if flow.client_conn.peername else ""
 
 
 def announce(flow: http.HTTPFlow, *, is_https: bool) -> None:
-    """Set X-Forwarded-*. What a client sent under these names is its own word and is dropped."""
+    """Set X-Forwarded-*, as we or a trusted proxy know it. ``hooks.callers`` has dropped what was sent."""
     headers = flow.request.headers
     headers["X-Forwarded-For"] = peer_of(flow)
-    headers["X-Forwarded-Proto"] = "https" if is_https else "http"
-    headers["X-Forwarded-Host"] = flow.request.host_header or ""
+    headers["X-Forwarded-Proto"] = "https" if flow.metadata.get(edge.HTTPS, is_https) else "http"
+    headers["X-Forwarded-Host"] = flow.metadata.get(edge.HOST) or flow.request.host_header or ""
 
 
 def clean_response(flow: http.HTTPFlow) -> None:

@@ -2,18 +2,17 @@
 
 import re
 import secrets
+from dataclasses import astuple, replace
 from typing import Final
+from urllib.parse import quote
 
 from mitmproxy import http
 
-from comfy_gateway.core.classify import (
-    PathRefused,
-    RequestClass,
-    classify,
-    needs_identity,
-)
+from comfy_gateway.core import roles
+from comfy_gateway.core.callers import Caller
+from comfy_gateway.core.classify import PathRefused, RequestClass, classify, needs_identity, route_of
 from comfy_gateway.core.cookie import cookie_values
-from comfy_gateway.core.hosts import OriginVerdict, check_origin, explain_foreign
+from comfy_gateway.core.hosts import OriginVerdict, check_origin, explain_foreign, is_change_from_elsewhere
 from comfy_gateway.core.identity import (
     Identity,
     RequestFacts,
@@ -21,11 +20,16 @@ from comfy_gateway.core.identity import (
     identify,
     looks_like_browser,
 )
-from comfy_gateway.core.refusals import FOREIGN_ORIGIN, MALFORMED, Refusal, bad_path
+from comfy_gateway.core.refusals import FOREIGN_ORIGIN, HTTPS_ONLY, MALFORMED, Refusal, bad_path
+from comfy_gateway.core.return_path import safe_return
+from comfy_gateway.core.roles import Role, Standing
+from comfy_gateway.core.sign_in import SignIn
+from comfy_gateway.core.users import UserId
 from comfy_gateway.hooks import edge
-from comfy_gateway.hooks.answers import answer, wants_html
+from comfy_gateway.hooks.answers import answer, has_body, send_elsewhere, wants_html
+from comfy_gateway.hooks.callers import CallerRules, meet, must_use_https
 from comfy_gateway.hooks.edge import Door, Edge
-from comfy_gateway.hooks.fail_closed import fail_closed
+from comfy_gateway.hooks.fail_closed import fail_closed_async
 from comfy_gateway.hooks.forward import peer_of
 
 _METHOD: Final = re.compile(rb"(?!PRI$)[A-Z][A-Z-]{1,31}")
@@ -45,6 +49,8 @@ def missing_identity(gateway: Edge) -> Refusal:
 
 def decide(flow: http.HTTPFlow, gateway: Edge, *, client_id: str | None = None) -> Identity:
     """Who a request is from; ``client_id`` is the one in a prompt's body. Joins client ids to their user."""
+    if gateway.sign_in is not None:
+        return Identity(standing_of(flow).user)  # a request's head has said it all
     request = flow.request
     rules = gateway.identity
     client_id = client_id or request.query.get("clientId") or request.query.get("client_id")
@@ -79,17 +85,32 @@ def note(flow: http.HTTPFlow, found: Identity) -> None:
         flow.metadata[edge.REMEMBER] = found.remember.key
 
 
+def standing_of(flow: http.HTTPFlow) -> Standing:
+    """Who sends the request, what they may do, and whether that is proven; nobody before this hook has run.
+
+    What ``core.roles`` calls proven needs a sign-in: without one everybody is whoever they say they are.
+    """
+    key = flow.metadata.get(edge.USER)
+    return Standing(
+        None if key is None else UserId.from_key(key),
+        Role(flow.metadata.get(edge.ROLE, Role.USER)),
+        is_proven=bool(flow.metadata.get(edge.PROVEN)),
+    )
+
+
 class IdentityHook:
-    """Refuses what has no place here and marks the rest with class and user."""
+    """Refuses what has no place here and marks the rest with class, user and role."""
 
     name = "gateway-identity"
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, door: Door, rules: CallerRules | None = None) -> None:
         self._door = door
+        self._rules = rules or CallerRules()
 
-    @fail_closed
-    def requestheaders(self, flow: http.HTTPFlow) -> None:
+    @fail_closed_async
+    async def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Runs before a body is read."""
+        caller = meet(flow, self._rules)
         gateway = self._door.edge
         if gateway is None or flow.metadata.get(edge.SETTLED):
             return
@@ -104,22 +125,27 @@ class IdentityHook:
             answer(flow, gateway, bad_path(str(error)))
             return
         flow.metadata[edge.CLASS] = str(request_class)
-        host, origin = request.host_header or "", request.headers.get("origin")
-        verdict = check_origin(host, origin, gateway.allowed_hosts)
-        if verdict is OriginVerdict.FOREIGN:
-            why = explain_foreign(host, origin, gateway.allowed_hosts)
-            answer(
-                flow,
-                gateway,
-                Refusal(
-                    FOREIGN_ORIGIN.status,
-                    FOREIGN_ORIGIN.type,
-                    FOREIGN_ORIGIN.message,
-                    why,
-                ),
-            )
+        if (refusal := _foreign(flow, caller, gateway)) is not None:
+            answer(flow, gateway, refusal)
             return
-        flow.metadata[edge.OURS] = verdict is OriginVerdict.OURS
+        own_path = route_of(request.path) if request_class is RequestClass.RESERVED else None
+        if own_path not in roles.PROBES and must_use_https(flow, caller, self._rules):
+            _ask_for_https(flow, caller, gateway)
+            return
+        if gateway.sign_in is None:
+            self._take_at_its_word(flow, caller, gateway, request_class)
+        else:
+            await _ask_sign_in(flow, caller, gateway, gateway.sign_in, own_path)
+        if own_path is None or flow.metadata.get(edge.SETTLED):
+            return
+        refusal = roles.refuse(own_path, standing_of(flow).role, has_sign_in=gateway.sign_in is not None)
+        if refusal is not None:
+            answer(flow, gateway, refusal)
+
+    def _take_at_its_word(
+        self, flow: http.HTTPFlow, caller: Caller, gateway: Edge, request_class: RequestClass
+    ) -> None:
+        flow.metadata[edge.ROLE] = str(Role.OPERATOR if caller.is_local else Role.USER)
         found = decide(flow, gateway)
         if found.problem is not None:
             answer(flow, gateway, bad_identity(found.problem))
@@ -130,11 +156,55 @@ class IdentityHook:
         if (
             found.user is None
             and gateway.identity.is_required
-            and needs_identity(request_class, request.path)
+            and needs_identity(request_class, flow.request.path)
         ):
-            answer(
-                flow,
-                gateway,
-                missing_identity(gateway),
-                name_key=gateway.identity.query_key,
-            )
+            answer(flow, gateway, missing_identity(gateway), name_key=gateway.identity.query_key)
+
+
+async def _ask_sign_in(
+    flow: http.HTTPFlow, caller: Caller, gateway: Edge, sign_in: SignIn, own_path: str | None
+) -> None:
+    if own_path is not None and roles.is_open(own_path):
+        found = sign_in.session_of(caller)
+    else:
+        found = await sign_in.recognise(caller)
+    if found.refusal is not None:
+        if found.is_sent_to_page and caller.is_page_load and not has_body(flow.request):
+            back = quote(safe_return(flow.request.path), safe="")
+            send_elsewhere(flow, f"{roles.SIGN_IN_PATH}?next={back}", 303)
+        else:
+            answer(flow, gateway, found.refusal)
+        return
+    standing = found.standing
+    if standing.user is not None:
+        flow.metadata[edge.USER] = standing.user.key
+    flow.metadata[edge.ROLE] = str(standing.role)
+    flow.metadata[edge.PROVEN] = standing.is_proven
+    if found.session is not None:
+        flow.metadata[edge.SESSION] = found.session.session_id
+    if found.remember is not None:
+        flow.metadata[edge.REMEMBER_SESSION] = list(astuple(found.remember))
+
+
+def _foreign(flow: http.HTTPFlow, caller: Caller, gateway: Edge) -> Refusal | None:
+    """Why a page may not send this, or None; notes whether it is one of our own pages."""
+    headers = flow.request.headers
+    origin = headers.get("origin")
+    verdict = check_origin(caller.host, origin, gateway.allowed_hosts)
+    flow.metadata[edge.OURS] = verdict is OriginVerdict.OURS
+    if verdict is OriginVerdict.FOREIGN:
+        return replace(FOREIGN_ORIGIN, details=explain_foreign(caller.host, origin, gateway.allowed_hosts))
+    if is_change_from_elsewhere(flow.request.method, origin, headers.get("sec-fetch-site")):
+        return replace(
+            FOREIGN_ORIGIN, details="This request comes from a page of another site (Sec-Fetch-Site)."
+        )
+    return None
+
+
+def _ask_for_https(flow: http.HTTPFlow, caller: Caller, gateway: Edge) -> None:
+    """Also for who has just sent a token in plain text: it is not answered, so that somebody notices."""
+    request = flow.request
+    if caller.is_page_load and not has_body(request) and caller.host:
+        send_elsewhere(flow, f"https://{caller.host}{request.path}", 308)
+    else:
+        answer(flow, gateway, HTTPS_ONLY)

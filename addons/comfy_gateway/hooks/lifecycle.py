@@ -11,6 +11,7 @@ from mitmproxy.proxy import mode_specs
 from comfy_gateway.core.errors import GatewayError
 from comfy_gateway.hooks.edge import Door, Edge
 from comfy_gateway.hooks.error_pages import ErrorPages
+from comfy_gateway.hooks.tls import Certificate
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class LifecycleHook:
         start: Callable[[], Awaitable[Edge]],
         stop: Callable[[], Awaitable[None]],
         end_within_s: float = END_WITHIN_S,
+        certificate: Certificate | None = None,
     ) -> None:
         self._door = door
         self._pages = pages
@@ -51,6 +53,7 @@ class LifecycleHook:
         self._start = start
         self._stop = stop
         self._end_within_s = end_within_s
+        self._certificate = certificate
         self._listeners = logging.getLogger("mitmproxy.addons.proxyserver")
 
     def load(self, _loader: addonmanager.Loader) -> None:
@@ -67,6 +70,8 @@ class LifecycleHook:
     async def running(self) -> None:
         """mitmproxy is up. An error that is logged before this returns ends the process with exit code 1."""
         try:
+            if self._certificate is not None:
+                self._certificate.serve(await asyncio.to_thread(self._certificate.prepare))
             self._door.open(await self._start())
             await self._listen()
         except (GatewayError, OSError) as error:
@@ -99,8 +104,9 @@ class LifecycleHook:
         for instance in server.servers:
             if not instance.is_running:
                 raise OSError(f"{host}:{port} cannot be listened on: {instance.last_exception}")
+        scheme = "http" if self._certificate is None else "https"
         places = " and ".join(
-            f"http://{_bracketed(address[0])}:{address[1]}/" for address in server.listen_addrs()
+            f"{scheme}://{_bracketed(address[0])}:{address[1]}/" for address in server.listen_addrs()
         )
         logger.info("The gateway is ready at %s", places)
 

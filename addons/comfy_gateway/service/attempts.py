@@ -2,7 +2,8 @@
 
 Checking a credential is made to be slow, so
 
-* what was found is remembered under a keyed digest: a page that sends 500 requests has its token checked once;
+* what was found is remembered under a keyed digest: a page that sends 500 requests has its token checked once, also
+  when it sends them together;
 * few are checked at one time, off the event loop, and few wait for that;
 * failures are counted by address (an IPv6 one by its /64) and by name. Past the limit nothing is checked any more
   until the window is over. A credential that was right before is no guess and is not held up.
@@ -71,6 +72,7 @@ class Attempts:
         self._item = RateLimitItemPerSecond(limits.max_failures, limits.window_s)
         self._gate = asyncio.Semaphore(AT_ONCE)
         self._waiting: dict[str, int] = {}
+        self._under_way: dict[tuple[str, str], asyncio.Future[Refusal | None]] = {}
         self._right: OrderedDict[str, _Found] = OrderedDict()
         self._wrong: OrderedDict[str, _Found] = OrderedDict()
 
@@ -92,8 +94,38 @@ class Attempts:
         known = self._known(digest, stamp)
         if known is not None:
             return None if known else wrong
+        under_way = self._under_way.get((digest, stamp))
+        if under_way is not None:
+            return await asyncio.shield(under_way)
+        answer: asyncio.Future[Refusal | None] = asyncio.get_running_loop().create_future()
+        self._under_way[digest, stamp] = answer
+        try:
+            found = await self._wait(digest, stamp, _place(address), name, check, wrong)
+            answer.set_result(found)
+        finally:
+            del self._under_way[digest, stamp]
+            if not answer.done():  # whoever asked first has gone away
+                answer.set_result(BUSY)
+        return found
+
+    def fail(self, address: str) -> None:
+        """Count a failure that needed no check."""
+        self._limiter.hit(self._item, "address", _place(address))
+
+    def held_up(self, address: str) -> Refusal | None:
+        """Why nobody at this address is heard now, or None."""
+        return self._held_up(_place(address), None)
+
+    async def _wait(
+        self,
+        digest: str,
+        stamp: str,
+        place: str,
+        name: str | None,
+        check: Callable[[], bool],
+        wrong: Refusal,
+    ) -> Refusal | None:
         was_right = digest in self._right
-        place = _place(address)
         if not was_right and (refusal := self._held_up(place, name)) is not None:
             return refusal
         if (
@@ -104,9 +136,7 @@ class Attempts:
         self._waiting[place] = self._waiting.get(place, 0) + 1
         try:
             async with self._gate:
-                # Others may have failed, or found the same out, while this one waited.
-                if (known := self._known(digest, stamp)) is not None:
-                    return None if known else wrong
+                # Others may have failed while this one waited.
                 if not was_right and (refusal := self._held_up(place, name)) is not None:
                     return refusal
                 return await self._check(digest, stamp, place, name, check, wrong)
@@ -114,14 +144,6 @@ class Attempts:
             self._waiting[place] -= 1
             if not self._waiting[place]:
                 del self._waiting[place]
-
-    def fail(self, address: str) -> None:
-        """Count a failure that needed no check."""
-        self._limiter.hit(self._item, "address", _place(address))
-
-    def held_up(self, address: str) -> Refusal | None:
-        """Why nobody at this address is heard now, or None."""
-        return self._held_up(_place(address), None)
 
     async def _check(
         self,

@@ -134,7 +134,7 @@ class Access(Group):
 
     auth_mode: Annotated[
         AuthMode,
-        Var("AUTH_MODE", "none (tokens, basic and proxy are not available in this version)"),
+        Var("AUTH_MODE", "none, tokens, basic or proxy"),
         BeforeValidator(parse.auth_mode),
     ] = AuthMode.NONE
     """How people sign in (docs/signin.md). With none a user is whoever they say they are."""

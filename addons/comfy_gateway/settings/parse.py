@@ -382,7 +382,7 @@ def available(value: str, built: tuple[str, ...], planned: tuple[str, ...]) -> s
 
 def auth_mode(value: str) -> str:
     """How people sign in."""
-    return available(value, ("none",), ("tokens", "basic", "proxy"))
+    return available(value, ("none", "tokens", "basic", "proxy"), ())
 
 
 def basic_source(value: str, info: ValidationInfo) -> str:

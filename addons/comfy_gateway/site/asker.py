@@ -9,6 +9,7 @@ from aiohttp import web
 from comfy_gateway.core import loose_json, site_contract
 from comfy_gateway.core.prompts import PromptRecord
 from comfy_gateway.core.refusals import Refusal
+from comfy_gateway.core.roles import Role, Standing
 from comfy_gateway.core.upstream import Source
 from comfy_gateway.core.users import UserId
 from comfy_gateway.core.visibility import is_own
@@ -31,12 +32,24 @@ class Asker:
 
     user: UserId | None
     peer: str
+    role: Role = Role.USER
+    is_proven: bool = False
 
     @classmethod
     def of(cls, request: web.Request) -> "Asker":
         """Who sends this request."""
         key = request.headers.get(site_contract.USER)
-        return cls(None if key is None else UserId.from_key(key), request.headers.get(site_contract.PEER, ""))
+        return cls(
+            None if key is None else UserId.from_key(key),
+            request.headers.get(site_contract.PEER, ""),
+            Role(request.headers.get(site_contract.ROLE, Role.USER)),
+            is_proven=site_contract.PROVEN in request.headers,
+        )
+
+    @property
+    def standing(self) -> Standing:
+        """Who that is, and what they may do."""
+        return Standing(self.user, self.role, self.is_proven)
 
     @property
     def key(self) -> str | None:

@@ -109,6 +109,12 @@ class Relay:
         channel.expect(backend)
         return await _reach(channel, deadline_s, backend) is Reached.OPEN
 
+    def dismiss(self, user: UserId) -> None:
+        """Close all sockets of a user with 1001; whoever still may, comes back by a new handshake."""
+        for (user_key, _), channel in tuple(self._channels.items()):
+            if user_key == user.key:
+                channel.end()
+
     async def aclose(self) -> None:
         """Close all clients with 1001 and all upstream sockets, within a second."""
         self._is_closed = True
