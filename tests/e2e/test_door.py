@@ -80,7 +80,10 @@ def listening(gateway: GatewayProcess) -> set[tuple[str, int]]:
 async def test_mitmdump_by_hand_listens_where_the_settings_say_and_nowhere_else(
     duty: Duty, http: aiohttp.ClientSession, tmp_path: Path, free_port: int
 ) -> None:
-    async with by_hand("mitmdump", port=free_port, duty=duty, home=tmp_path) as gateway:
+    beside = tmp_path / "beside.py"
+    beside.write_text("import gc, logging\nlogging.warning('Garbage is collected: %s', gc.isenabled())\n")
+    async with by_hand("mitmdump", "-s", str(beside), port=free_port, duty=duty, home=tmp_path) as gateway:
+        assert gateway.lines_with("Garbage is collected: True")
         assert gateway.url == f"http://127.0.0.1:{free_port}"
         answer = await Person(http, gateway.url).prompt()
         assert answer.status == 200
