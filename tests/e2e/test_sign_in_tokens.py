@@ -20,8 +20,10 @@ from comfy_gateway.adapters.users_file import UsersFile
 from comfy_gateway.core.keys import Keys
 from comfy_gateway.core.roles import Role
 from comfy_gateway.core.session_cookie import SECURE_NAME, SessionCookies, SignedIn
+from tests.e2e.browser import chromium
 from tests.e2e.gateway_process import GatewayProcess, running_gateway
 from tests.e2e.way_in import NotingComfyUI, ask, client, flows_hold, noting_comfyui
+from tests.programs import require_program
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -30,6 +32,7 @@ MASTER = "m" * 40
 PAGE = {"Accept": "text/html"}
 USERS = (
     "carol", "scripted user", "dave", "traveller", "erin", "frank", "grace", "heidi", "ivan", "judy", "kim", "last",
+    "mallory",
 )  # fmt: skip
 
 
@@ -373,6 +376,40 @@ async def test_a_large_body_without_a_token_is_refused_before_it_is_sent(
     assert status == 401
     assert sent < 256 << 20
     assert world.comfyui.of("large") == []
+
+
+async def test_a_real_browser_signs_in_and_out(world: World) -> None:
+    async with chromium(require_program("chromium")) as browser:
+        context = await browser.new_context(
+            ignore_https_errors=True, viewport={"width": 360, "height": 640}, color_scheme="dark"
+        )
+        page = await context.new_page()
+        troubles: list[str] = []
+        page.on("console", lambda message: troubles.append(message.text))
+        page.on("requestfailed", lambda request: troubles.append(request.url))
+        await page.goto(f"{world.url}/?workflow=1")
+        assert page.url.startswith(f"{world.url}/gateway/signin")
+        width = await page.evaluate("document.documentElement.scrollWidth")
+        assert width <= 360, "it fits a telephone"
+        background = "getComputedStyle(document.documentElement).colorScheme"
+        assert await page.evaluate(background) == "light dark"
+        assert await page.locator("input:visible").count() == 1
+        await page.get_by_label("access token").fill(world.tokens["mallory"])
+        await page.keyboard.press("Enter")
+        await page.wait_for_url(f"{world.url}/?workflow=1")
+        assert await page.title() == "ComfyUI"
+        assert await page.evaluate("document.cookie") == "", "scripts cannot read it"
+        opened = await page.evaluate(
+            "new Promise(done => { const s = new WebSocket(`wss://${location.host}/ws?clientId=m`);"
+            " s.onmessage = e => done(JSON.parse(e.data).type); s.onerror = () => done('error') })"
+        )
+        assert opened == "status"
+        await page.goto(f"{world.url}/gateway/signin")
+        await page.get_by_role("button", name="Sign out").click()
+        await page.get_by_label("access token").wait_for()
+        assert troubles == []
+        await page.goto(f"{world.url}/")
+        assert page.url.startswith(f"{world.url}/gateway/signin")
 
 
 async def test_no_secret_is_in_the_log_or_in_the_files_of_flows(

@@ -11,6 +11,7 @@ import pytest
 
 from comfy_gateway.core.prompts import Outcome
 from comfy_gateway.core.socket_ids import upstream_sid
+from comfy_gateway.core.users import IdKind, UserId
 from tests.site.relay_stand import (
     ALICE,
     KEYS,
@@ -282,6 +283,22 @@ async def test_the_closing_relay_says_1001_within_a_second(comfy: ScriptedComfy,
     assert {client.close_code for client in clients} == {aiohttp.WSCloseCode.GOING_AWAY}
     assert comfy.registered == {}
     assert stand.stats.client_sockets == stand.stats.upstream_sockets == 0
+
+
+async def test_a_user_who_is_dismissed_loses_all_sockets_and_nobody_else_any(
+    comfy: ScriptedComfy, stand: Stand
+) -> None:
+    alices = [await stand.connect(sid=f"tab-{number}") for number in range(2)]
+    bobs = await stand.connect(UserId(IdKind.NAMED, "bob"), "tab-0")
+    stand.relay.dismiss(ALICE)
+    async with asyncio.timeout(1.0):
+        await asyncio.gather(*(client.hear_all_until_closed() for client in alices))
+    assert {client.close_code for client in alices} == {aiohttp.WSCloseCode.GOING_AWAY}
+    again = await stand.connect(sid="tab-0")
+    await again.hear_kind("status")
+    assert bobs.close_code is None
+    await bobs.hear_kind("status")
+    assert stand.stats.client_sockets == 2
 
 
 async def test_the_closing_relay_does_not_wait_for_those_who_do_not_answer(

@@ -8,7 +8,8 @@ and what they find is remembered by ``service.attempts``. Its addon stays switch
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -180,29 +181,30 @@ class Ldap(proxyauth.Ldap):
 
     def _dn_of(self, name: str) -> str | None:
         """Of the one entry; nobody where there are several."""
-        connection = self._connection(self._binder, self._secret)
-        try:
+        with self._connection(self._binder, self._secret) as connection:
             if not connection.bind():
                 raise PasswordsUnavailable
             connection.search(self.dn_subtree, self.make_search_filter(name), size_limit=2)
             dns = [
                 str(entry["dn"]) for entry in connection.response or () if entry["type"] == "searchResEntry"
             ]
-        finally:
-            connection.unbind()
         return dns[0] if len(dns) == 1 else None
 
     def _binds(self, dn: str, password: str) -> bool:
-        connection = self._connection(dn, password)
-        try:
+        with self._connection(dn, password) as connection:
             is_right = bool(connection.bind())
             if not is_right and connection.result["result"] in _NO_ANSWER:
                 raise PasswordsUnavailable
-            return is_right
-        finally:
-            connection.unbind()
+        return is_right
 
-    def _connection(self, dn: str, password: str) -> ldap3.Connection:
-        return ldap3.Connection(
+    @contextmanager
+    def _connection(self, dn: str, password: str) -> Iterator[ldap3.Connection]:
+        connection = ldap3.Connection(
             self.server, dn, password, receive_timeout=LDAP_TIMEOUT_S, read_only=True, raise_exceptions=False
         )
+        try:
+            yield connection
+        finally:
+            connection.unbind()
+            if connection.socket is not None:
+                connection.socket.close()  # left open where it could not be connected

@@ -18,6 +18,7 @@ label,input,button{display:block;width:100%;font:inherit}
 input{padding:.6rem .7rem;margin:.3rem 0 1rem;border:1px solid var(--line);border-radius:.4rem}
 button{padding:.6rem;border:0;border-radius:.4rem;background:var(--accent);color:Canvas;font-weight:600;cursor:pointer}
 :focus-visible{outline:3px solid var(--accent);outline-offset:2px}
+[hidden]{display:none}
 .bad{color:var(--bad);margin:0 0 1rem}
 """.strip()
 
@@ -29,6 +30,8 @@ _PAGE: Final = Template(
 _FORM: Final = Template(
     "<h1>Sign in to ComfyUI</h1>$problem"
     f'<form method="post" action="{SIGN_IN_PATH}"><input type="hidden" name="next" value="$back">'
+    # For password managers, which keep a token under a name; nobody reads it here.
+    '<input name="user" value="ComfyUI" autocomplete="username" hidden>'
     '<label for="token">Your access token</label>'
     '<input id="token" name="token" type="password" required autofocus maxlength="200" spellcheck="false"'
     ' autocapitalize="none" autocomplete="current-password"><button>Sign in</button></form>'
