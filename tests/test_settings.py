@@ -24,6 +24,7 @@ from comfy_gateway.core.keys import Keys
 from comfy_gateway.core.podname import PodNames
 from comfy_gateway.core.sign_in import AuthMode
 from comfy_gateway.core.upstream import Upstream
+from comfy_gateway.core.visibility import Isolation, Visibility
 from comfy_gateway.settings import Settings, SettingsError, load, load_users_file
 from comfy_gateway.settings.__main__ import main
 from comfy_gateway.settings.describe import default_text, markdown
@@ -75,7 +76,8 @@ def test_the_defaults_are_those_of_the_design(read: Load, tmp_path: Path) -> Non
     assert settings.burst.threshold_count == 5
     assert settings.pod_addresses.upstream("p1").url("/x") == "https://p1-8188.proxy.runpod.net/x"
     assert settings.pod_addresses.agent_url("p1") == "https://p1-8000.proxy.runpod.net/metrics"
-    assert settings.access.isolation == "off"
+    assert settings.access.visibility == Visibility(Isolation.ACTIONS)
+    assert "/manager/reboot" in settings.access.operator_routes
     assert not settings.can_provision
     assert not settings.listen.is_public_https
     assert settings.warnings == ()
@@ -294,6 +296,7 @@ WRONG = [
     ("RUNPOD_API", "v2", "v2 is not available in this version"),
     ("TRUSTED_PROXIES", "10.0.0.0/8,office", "IP addresses or networks"),
     ("ISOLATION", "some", "off or actions or full"),
+    ("ISOLATION_OPERATOR_ROUTES", "free", "paths that begin with a slash"),
     ("GATEWAY_STATE_DIR", "a\0b", "a path"),
     ("RUNPOD_CONFIG_PATH", "a\0b", "a path"),
     ("HEALTH_PATH", "queue", "begins with '/'"),
@@ -630,11 +633,27 @@ def test_what_runpod_sets_in_its_pods_and_names_of_others_are_not_warned_about(r
     assert read(**dict.fromkeys(names, "x")).warnings == ()
 
 
-def test_what_is_not_enforced_yet_is_said(read: Load) -> None:
-    settings = read(ISOLATION="Full", TRUSTED_PROXIES="10.0.0.1")
-    assert settings.access.isolation == "full"
-    (warning,) = settings.warnings
-    assert warning.startswith("ISOLATION=full is not enforced in this version")
+@pytest.mark.parametrize(
+    ("auth_mode", "isolation", "expected"),
+    [
+        ("none", "", Visibility(Isolation.ACTIONS)),
+        ("none", "Full", Visibility(Isolation.FULL)),
+        ("none", "off", Visibility(Isolation.OFF)),
+        ("tokens", "", Visibility(Isolation.FULL, has_sign_in=True)),
+        ("tokens", "actions", Visibility(Isolation.ACTIONS, has_sign_in=True)),
+    ],
+)
+def test_how_far_people_are_kept_apart_follows_from_their_sign_in_unless_it_is_said(
+    read: Load, auth_mode: str, isolation: str, expected: Visibility
+) -> None:
+    settings = read(AUTH_MODE=auth_mode, ISOLATION=isolation)
+    assert settings.access.visibility == expected
+
+
+def test_the_operators_routes_can_be_chosen(read: Load) -> None:
+    routes = read(ISOLATION_OPERATOR_ROUTES="/free, /my-node/*").access.operator_routes
+    assert "/my-node/reset" in routes
+    assert "/manager/reboot" not in routes
 
 
 def test_trusting_everybody_is_warned_about(read: Load) -> None:
@@ -818,6 +837,6 @@ def test_the_check_reads_the_environment_of_the_process(
     assert main(["--check"]) == 2
     assert "DUTY_POD_URL='x' (environment)" in capsys.readouterr().err
     monkeypatch.setenv("DUTY_POD_URL", "http://x")
-    monkeypatch.setenv("ISOLATION", "full")
+    monkeypatch.setenv("TRUSTED_PROXIES", "0.0.0.0/0")
     assert main(["--check"]) == 0
-    assert "warning: ISOLATION=full" in capsys.readouterr().err
+    assert "warning: TRUSTED_PROXIES" in capsys.readouterr().err

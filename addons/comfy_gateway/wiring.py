@@ -68,6 +68,7 @@ from comfy_gateway.service.doubts import Doubts
 from comfy_gateway.service.duty_pool import DutyPool
 from comfy_gateway.service.endings import Endings
 from comfy_gateway.service.farewell import Farewell
+from comfy_gateway.service.file_owners import FileOwners
 from comfy_gateway.service.files import Files
 from comfy_gateway.service.input_book import InputBook
 from comfy_gateway.service.input_lists import InputLists
@@ -279,7 +280,9 @@ class Gateway:
             tasks=tasks,
         )
         bursts = Bursts(sessions=sessions, rules=rules, clock=clock, begin=life.begin)
-        files = Files(routes=routes, told=ToldFiles(clock), vault=vault)
+        visibility = settings.access.visibility
+        owners = FileOwners(ledger, clock) if visibility.hides_others else None
+        files = Files(routes=routes, told=ToldFiles(clock), vault=vault, owners=owners)
         archive = Archive(
             entries=ledger,
             comfy=comfy,
@@ -328,7 +331,15 @@ class Gateway:
             interval_s=settle_interval_s(rules),
             give_up_s=rules.idle.silence_timeout_s,
         )
-        relay = Relay(routes=routes, ledger=ledger, keys=keys, clock=clock, files=files, rescuer=rescue)
+        relay = Relay(
+            routes=routes,
+            ledger=ledger,
+            keys=keys,
+            clock=clock,
+            files=files,
+            rescuer=rescue,
+            visibility=visibility,
+        )
         self._open.push_async_callback(relay.aclose)
         meters.watch_values("comfy_gateway_relay", "The relay's", relay.stats)
         submission = Submission(
@@ -353,8 +364,19 @@ class Gateway:
         )
         own, servers = UserServers(routes, ledger), Servers(http)
         kept = KeptEntries(ledger, vault)
-        results = Results(ledger=ledger, own=own, servers=servers, files=files, kept=kept)
-        queue = QueuePages(ledger=ledger, own=own, servers=servers, comfy=comfy)
+        results = Results(
+            ledger=ledger, own=own, servers=servers, files=files, kept=kept, visibility=visibility
+        )
+        queue = QueuePages(ledger=ledger, own=own, servers=servers, comfy=comfy, visibility=visibility)
+        jobs = Jobs(
+            ledger=ledger,
+            own=own,
+            servers=servers,
+            queue=queue,
+            results=results,
+            kept=kept,
+            visibility=visibility,
+        )
         entrance = await way_in(
             settings,
             keys=keys,
@@ -374,7 +396,7 @@ class Gateway:
                     Socket(relay, files),
                     results,
                     queue,
-                    Jobs(ledger=ledger, own=own, servers=servers, queue=queue, results=results, kept=kept),
+                    jobs,
                     *input_parts,
                     VaultView(vault, Pictures()),
                     Status(pool=pool, registry=meters.registry),
@@ -426,6 +448,8 @@ class Gateway:
             is_public_https=settings.listen.is_public_https,
             site=site_address,
             site_key=site_key,
+            visibility=visibility,
+            operator_routes=settings.access.operator_routes,
             inputs=inputs,
             sign_in=entrance.sign_in,
             sessions=entrance.sessions,

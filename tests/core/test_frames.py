@@ -33,6 +33,23 @@ def test_only_pictures_of_progress_are_previews(payload: bytes, is_preview: bool
     assert frames.binary(payload).is_preview is is_preview
 
 
+@pytest.mark.parametrize(
+    ("payload", "prompt_id"),
+    [
+        (picture_with_metadata(b'{"prompt_id": "p"}'), "p"),
+        (picture_with_metadata(b'{"prompt_id": 3}'), None),
+        (picture_with_metadata(b"{}"), None),
+        (picture_with_metadata(b"[]"), None),
+        (picture_with_metadata(b"{nonsense"), None),
+        (b"\0\0\0\4", None),
+        (picture(1, 1), None),
+        (b"", None),
+    ],
+)
+def test_a_picture_with_metadata_may_name_its_prompt(payload: bytes, prompt_id: str | None) -> None:
+    assert frames.prompt_of_bytes(frames.binary(payload)) == prompt_id
+
+
 def test_a_text_frame_is_never_a_preview() -> None:
     assert not frames.text(picture(1, 1)).is_preview
 

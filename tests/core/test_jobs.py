@@ -6,13 +6,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comfy_gateway.core.jobs import JobsPage, JobsQuery, job_of_entry, job_of_item, shown_job
+from comfy_gateway.core.jobs import JobsPage, JobsQuery, anonymous_job, job_of_entry, job_of_item, shown_job
 from simulators.comfyui import jobs as theirs
 from simulators.comfyui.prompt_queue import Item, PromptQueue
 
 SAVED = {"filename": "a.png", "subfolder": "", "type": "output"}
 TEMPORARY = {"filename": "b.png", "subfolder": "", "type": "temp"}
 EXTRA = {"create_time": 5, "extra_pnginfo": {"workflow": {"id": "w1"}}}
+
+
+def test_the_place_of_anothers_job_tells_no_more_than_where_it_stands() -> None:
+    job = {
+        "id": "p",
+        "status": "pending",
+        "priority": 3.0,
+        "create_time": 5,
+        "workflow_id": "w1",
+        "preview_output": SAVED,
+        "outputs_count": 2,
+    }
+    place = {"id": "veiled", "status": "pending", "create_time": 5, "outputs_count": 0}
+    place["previewable_outputs_count"] = 0
+    assert anonymous_job(job, "veiled") == {**place, "priority": 3.0}
+    assert anonymous_job(job, "veiled", number=7.0) == {**place, "priority": 7}
+    assert anonymous_job({"status": "in_progress"}, "veiled", number=7.0) is not None
+    assert anonymous_job({**job, "status": "completed"}, "veiled") is None
 
 
 def entry(

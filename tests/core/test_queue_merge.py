@@ -1,12 +1,14 @@
 """Queues of several servers in one."""
 
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comfy_gateway.core.queue_merge import Queue, merge
+from comfy_gateway.core.prompts import Outcome, PromptRecord
+from comfy_gateway.core.queue_merge import Queue, anonymous_item, merge, remaining_for, veiled_id
 
 
 def item(prompt_id: str, number: float = 0) -> list[Any]:
@@ -26,6 +28,27 @@ def test_what_runs_stands_as_the_servers_have_it_and_what_waits_by_its_number() 
 def test_a_prompt_that_moves_is_told_once_and_rather_as_running() -> None:
     assert merge([Queue([], [item("p", 1)]), Queue([item("p", 2)], [])]) == Queue([item("p", 2)], [])
     assert merge([Queue([], [item("p", 1)]), Queue([], [item("p", 2)])]) == Queue([], [item("p", 1)])
+
+
+def test_the_place_of_another_tells_its_number_alone() -> None:
+    key = b"k" * 16
+    veiled = veiled_id("p", key)
+    assert anonymous_item(3.0, veiled) == [3, veiled, {}, {}, []]
+    assert str(UUID(veiled)) == veiled == veiled_id("p", key)
+    assert len({veiled, veiled_id("q", key), veiled_id("p", b"another"), veiled_id("\ud800", key)}) == 4
+
+
+def test_who_has_nothing_there_waits_for_nothing_and_the_others_for_all_up_to_their_last() -> None:
+    waiting = [
+        PromptRecord("a2", "alice", "", "duty-0", number=2),
+        PromptRecord("b1", "bob", "", "duty-0", number=1, outcome=Outcome.RUNNING),
+        PromptRecord("n4", None, "", "duty-0", number=4),
+        PromptRecord("a-1", "alice", "", "duty-0", number=-1),
+        PromptRecord("b3", "bob", "", "duty-0", number=3),
+    ]
+    found = {who: remaining_for(who, waiting) for who in ("alice", "bob", None, "carol")}
+    assert found == {"alice": 3, "bob": 4, None: 5, "carol": 0}
+    assert remaining_for("alice", []) == 0
 
 
 IDS = st.lists(st.integers(0, 9).map(str), max_size=5, unique=True)

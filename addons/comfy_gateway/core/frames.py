@@ -115,6 +115,19 @@ def names_its_prompt(frame: Frame) -> bool:
     return frame.payload.startswith(_WITH_METADATA)
 
 
+def prompt_of_bytes(frame: Frame) -> str | None:
+    """The prompt that a binary frame says it is from, or None where it does not say."""
+    if not names_its_prompt(frame) or len(frame.payload) < _TWO_NUMBERS.size:
+        return None
+    _, length = _TWO_NUMBERS.unpack_from(frame.payload)
+    try:
+        metadata = orjson.loads(frame.payload[_TWO_NUMBERS.size : _TWO_NUMBERS.size + length])
+    except orjson.JSONDecodeError:
+        return None
+    prompt_id = metadata.get("prompt_id") if isinstance(metadata, dict) else None
+    return prompt_id if isinstance(prompt_id, str) else None
+
+
 def _is_preview(payload: bytes) -> bool:
     """Whether the bytes are a picture that only shows progress.
 

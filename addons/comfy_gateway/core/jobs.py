@@ -150,6 +150,21 @@ def shown_job(
     return told
 
 
+def anonymous_job(
+    job: Mapping[str, Any], veiled: str, *, number: float | None = None
+) -> dict[str, Any] | None:
+    """The place of somebody else's job that waits or runs, with nothing else of it; None for one that has ended.
+
+    ``veiled`` stands for its id, ``number`` as in ``shown_job``.
+    """
+    if job.get("status") not in ACTIVE:
+        return None
+    told = {name: job[name] for name in ("status", "priority", "create_time") if name in job}
+    if number is not None and "priority" in told:
+        told["priority"] = plain_number(number)
+    return {"id": veiled, **told, "outputs_count": 0, "previewable_outputs_count": 0}
+
+
 def job_of_item(item: Sequence[Any], status: str, *, created_ms: float | None = None) -> dict[str, Any]:
     """The job of an item of the queue."""
     return _without_nothing(

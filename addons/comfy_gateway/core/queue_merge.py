@@ -4,11 +4,14 @@ The shape is ``{"queue_running": [item…], "queue_pending": [item…]}`` with i
 (``core.history``). What waits is told in the order in which it is shown to run: by its number.
 """
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
-from comfy_gateway.core.history import item_number
+from comfy_gateway.core.history import item_number, plain_number
+from comfy_gateway.core.prompts import Outcome, PromptRecord
 
 RUNNING = "queue_running"
 PENDING = "queue_pending"
@@ -55,6 +58,24 @@ def merge(queues: Iterable[Queue]) -> Queue:
             pending.setdefault(item[1], item)
     waiting = [item for prompt_id, item in pending.items() if prompt_id not in running]
     return Queue(list(running.values()), sorted(waiting, key=lambda item: item_number(item) or 0))
+
+
+def remaining_for(user_key: str | None, unfinished: Iterable[PromptRecord]) -> int:
+    """How many of a server's prompts a user waits for: their own, and those ahead of their last."""
+    ordered = sorted(unfinished, key=lambda one: (one.outcome is not Outcome.RUNNING, one.number))
+    own = [place for place, record in enumerate(ordered, 1) if record.user_key == user_key]
+    return own[-1] if own else 0
+
+
+def anonymous_item(number: float, veiled: str) -> list[Any]:
+    """The place of somebody else's prompt: its number, and nothing else of it."""
+    return [plain_number(number), veiled, {}, {}, []]
+
+
+def veiled_id(prompt_id: str, key: bytes) -> str:
+    """A UUID for a prompt's id, from which that cannot be told. ``key`` has at most 64 bytes."""
+    digest = hashlib.blake2b(prompt_id.encode("utf-8", "surrogatepass"), key=key, digest_size=16).digest()
+    return str(UUID(bytes=digest, version=4))
 
 
 def _is_item(item: Any) -> bool:

@@ -78,6 +78,12 @@ UPSTREAM_LATE: Final = Refusal(
     retry_after_s=5,
 )
 MALFORMED: Final = Refusal(400, "malformed_request", "The request is malformed.")
+OPERATORS_ROUTE: Final = Refusal(
+    403,
+    "operators_only",
+    "This is for operators on the shared server.",
+    "It would act on everybody's work there. On a private pod it is yours.",
+)
 UNKNOWN_PAGE: Final = Refusal(404, "not_found", "The gateway has no such page.")
 NOT_FROM_HERE: Final = Refusal(403, "forbidden", "This address is for the gateway itself.")
 

@@ -36,4 +36,9 @@ class Unknown:
     """Nothing is known of the name: the user's current server is asked."""
 
 
-Whereabouts = OnBackend | InVault | InStore | Unknown
+@dataclass(frozen=True, slots=True)
+class Nowhere:
+    """Nothing that this user may see: answered as ComfyUI answers for a file that is not there."""
+
+
+Whereabouts = OnBackend | InVault | InStore | Unknown | Nowhere

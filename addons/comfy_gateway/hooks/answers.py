@@ -3,7 +3,7 @@
 from mitmproxy import http
 
 from comfy_gateway.core import identity, site_contract
-from comfy_gateway.core.refusals import Refusal, encode, headers_of, render
+from comfy_gateway.core.refusals import UNKNOWN_PAGE, Refusal, encode, headers_of, render
 from comfy_gateway.hooks import edge, forward
 from comfy_gateway.hooks.edge import Edge
 
@@ -24,6 +24,15 @@ def answer_here(flow: http.HTTPFlow, refusal: Refusal, *, name_key: str | None =
     body, content_type = render(refusal, wants_html=wants_html(flow.request), name_key=name_key)
     headers = {"Content-Type": f"{content_type}; charset=utf-8", **headers_of(refusal)}
     flow.response = http.Response.make(refusal.status, body, headers)
+
+
+def answer_not_found(flow: http.HTTPFlow, gateway: Edge) -> None:
+    """As ComfyUI answers for a file that is not there: 404 with nothing in it."""
+    if has_body(flow.request):
+        answer(flow, gateway, UNKNOWN_PAGE)
+        return
+    flow.metadata[edge.SETTLED] = True
+    flow.response = http.Response.make(404, b"", {"Content-Type": "application/octet-stream"})
 
 
 def send_elsewhere(flow: http.HTTPFlow, location: str, status: int) -> None:

@@ -12,9 +12,11 @@ from comfy_gateway.core.cookie import IdentityCookie
 from comfy_gateway.core.files import FileName
 from comfy_gateway.core.hosts import AllowedHosts
 from comfy_gateway.core.identity import IdentityRules
+from comfy_gateway.core.operator_routes import OperatorRoutes
 from comfy_gateway.core.sign_in import SignIn
 from comfy_gateway.core.upstream import Upstream
 from comfy_gateway.core.users import UserId
+from comfy_gateway.core.visibility import OPEN, Visibility
 from comfy_gateway.core.whereabouts import Unknown, Whereabouts
 from comfy_gateway.service.activity import Activity
 from comfy_gateway.service.bursts import Bursts
@@ -77,6 +79,9 @@ class Edge:
     is_public_https: bool
     site: Upstream
     site_key: str
+    visibility: Visibility = OPEN
+    operator_routes: OperatorRoutes = field(default_factory=OperatorRoutes.usual)
+    """Of the shared servers, where people are kept apart."""
     inputs: Inputs = field(default_factory=NoInputs)
     sign_in: SignIn | None = None
     """None: nobody signs in."""

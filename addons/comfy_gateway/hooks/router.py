@@ -7,15 +7,16 @@ from mitmproxy import http
 from comfy_gateway.core import routing, site_contract
 from comfy_gateway.core.classify import RequestClass, is_under_api, route_of
 from comfy_gateway.core.files import ALIASED_TYPES, FileName
-from comfy_gateway.core.refusals import STARTING
+from comfy_gateway.core.refusals import OPERATORS_ROUTE, STARTING
+from comfy_gateway.core.roles import Role
 from comfy_gateway.core.upstream import Backend, Source
 from comfy_gateway.core.users import UserId
 from comfy_gateway.core.view_query import file_of_query, naming
-from comfy_gateway.core.whereabouts import InStore, InVault, OnBackend, Unknown, Whereabouts
+from comfy_gateway.core.whereabouts import InStore, InVault, Nowhere, OnBackend, Unknown, Whereabouts
 from comfy_gateway.hooks import edge, forward
-from comfy_gateway.hooks.answers import answer_here
+from comfy_gateway.hooks.answers import answer, answer_here, answer_not_found
 from comfy_gateway.hooks.edge import Door, Edge
-from comfy_gateway.hooks.fail_closed import fail_closed
+from comfy_gateway.hooks.fail_closed import fail_closed_async
 
 MAX_BUFFERED_ANSWER_BYTES = 10 * 1024 * 1024
 
@@ -29,8 +30,8 @@ class RouterHook:
         self._door = door
         self._keep_bytes = keep_bytes
 
-    @fail_closed
-    def requestheaders(self, flow: http.HTTPFlow) -> None:
+    @fail_closed_async
+    async def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Every class but the prompt, whose body comes first."""
         gateway = self._door.edge
         if gateway is None:
@@ -54,16 +55,19 @@ class RouterHook:
             if request_class in routing.IS_TRANSFER:
                 _count(flow, gateway, gateway.routes.current(user))
         else:
-            match _place_of_file(flow, gateway, request_class, user):
+            match await _place_of_file(flow, gateway, request_class, user):
                 case InVault(owner_key, file):
                     _to_kept_file(flow, gateway, site_contract.VAULT_PATH, owner_key, file)
                 case InStore(owner_key, file):
                     _to_kept_file(flow, gateway, site_contract.INPUT_PATH, owner_key, file)
                 case OnBackend(backend, file):
-                    _name_in_query(flow, file)
+                    # Where files are hidden a server is asked for this name alone, however often the query says one.
+                    _name_in_query(flow, file, is_only=gateway.visibility.hides_others)
                     self._to_comfyui(flow, gateway, request_class, user, owner=backend)
                 case Unknown():
                     self._to_comfyui(flow, gateway, request_class, user)
+                case Nowhere():
+                    answer_not_found(flow, gateway)
 
     def _to_comfyui(
         self,
@@ -76,6 +80,9 @@ class RouterHook:
     ) -> None:
         routes = gateway.routes
         backend = routing.choose(request_class, home=routes.home, current=routes.current(user), owner=owner)
+        if _is_operators(flow, gateway, request_class, backend):
+            answer(flow, gateway, OPERATORS_ROUTE)
+            return
         forward.to_backend(flow, backend)
         flow.request.stream = not self._may_keep(flow.request.headers)
         if request_class in routing.IS_TRANSFER:
@@ -218,28 +225,60 @@ def _is_of_site(flow: http.HTTPFlow) -> bool:
     return flow.metadata.get(edge.SOURCE) == str(Source.GATEWAY) and edge.BACKEND not in flow.metadata
 
 
-def _place_of_file(
+def _is_operators(flow: http.HTTPFlow, gateway: Edge, request_class: RequestClass, backend: Backend) -> bool:
+    """Whether the route acts on everybody's server and its sender is no operator."""
+    return (
+        gateway.visibility.guards_others
+        and backend.source is Source.DUTY
+        and request_class is not RequestClass.INTERFACE
+        and flow.metadata.get(edge.ROLE) != Role.OPERATOR
+        and route_of(flow.request.path) in gateway.operator_routes
+    )
+
+
+async def _place_of_file(
     flow: http.HTTPFlow, gateway: Edge, request_class: RequestClass, user: UserId | None
 ) -> Whereabouts:
-    """Where the file is that the request names; Unknown for one that names none, or none that we know."""
-    path, query = flow.request.path.partition("?")[::2]
-    is_view = request_class is RequestClass.RESULTS and route_of(path) == "/view"
-    file = file_of_query(query) if is_view or request_class is RequestClass.OTHER else None
+    """As ``_named_place``; a file of a shared server that is another's is nowhere where that is hidden."""
+    file = _file_of(flow, request_class)
     if file is None:
         return Unknown()
+    found = _named_place(flow, gateway, request_class, user, file)
+    if not gateway.visibility.hides_others or file.type == "input":
+        return found
+    asked = gateway.routes.current(user) if isinstance(found, Unknown) else None
+    backend = found.backend if isinstance(found, OnBackend) else asked
+    if backend is None or backend.source is not Source.DUTY:
+        return found
+    key = None if user is None else user.key
+    if not await gateway.files.is_of(key, forward.peer_of(flow), file):
+        return Nowhere()
+    return OnBackend(backend, found.file if isinstance(found, OnBackend) else file)
+
+
+def _named_place(
+    flow: http.HTTPFlow, gateway: Edge, request_class: RequestClass, user: UserId | None, file: FileName
+) -> Whereabouts:
+    """Where the file is that the request names; Unknown for one that we do not know."""
     found = gateway.inputs.find(user, file)
     if isinstance(found, Unknown):
         found = gateway.files.resolve(None if user is None else user.key, forward.peer_of(flow), file)
     if isinstance(found, InVault | InStore) and flow.request.method not in {"GET", "HEAD"}:
         return Unknown()
-    if isinstance(found, Unknown) and is_view and file.type in ALIASED_TYPES:
+    if isinstance(found, Unknown) and request_class is RequestClass.RESULTS and file.type in ALIASED_TYPES:
         return OnBackend(gateway.routes.home, file)  # a name without alias is home's
     return found
 
 
-def _name_in_query(flow: http.HTTPFlow, file: FileName) -> None:
+def _file_of(flow: http.HTTPFlow, request_class: RequestClass) -> FileName | None:
     path, query = flow.request.path.partition("?")[::2]
-    if file_of_query(query) != file:
+    is_view = request_class is RequestClass.RESULTS and route_of(path) == "/view"
+    return file_of_query(query) if is_view or request_class is RequestClass.OTHER else None
+
+
+def _name_in_query(flow: http.HTTPFlow, file: FileName, *, is_only: bool = False) -> None:
+    path, query = flow.request.path.partition("?")[::2]
+    if is_only or file_of_query(query) != file:
         flow.request.path = f"{path}?{naming(query, file)}"
 
 

@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
 from comfy_gateway.core.files import ALIASED_TYPES, FileName, files_in, pod_alias, shown, without_alias
-from comfy_gateway.core.upstream import Backend
+from comfy_gateway.core.upstream import Backend, Source
 from comfy_gateway.core.users import UserId
 from comfy_gateway.core.whereabouts import InVault, OnBackend, Unknown, Whereabouts
+from comfy_gateway.service.file_owners import FileOwners
 from comfy_gateway.service.routes import Routes
 from comfy_gateway.service.told_files import ToldFiles
 
@@ -52,6 +53,7 @@ class Files:
         routes: Routes,
         told: ToldFiles,
         vault: Vault | None = None,
+        owners: FileOwners | None = None,
         max_loose: int = MAX_LOOSE,
         max_at_home: int = MAX_AT_HOME,
     ) -> None:
@@ -59,6 +61,7 @@ class Files:
         self._max_at_home = max_at_home
         self._routes = routes
         self._told = told
+        self._owners = owners
         self.vault: Vault = vault or NoVault()
         self._loose: OrderedDict[tuple[str | None, str], tuple[str, str]] = OrderedDict()
         """Id and alias of the server that told this bare name last, by user and name."""
@@ -82,9 +85,11 @@ class Files:
 
     def seen(self, user_key: str | None, backend: Backend, output: Any) -> None:
         """Outputs as a server names them were read somewhere: what their bare names mean is learned."""
-        if not backend.alias:
-            for file in files_in(output):
+        for file in files_in(output):
+            if not backend.alias:
                 self._remember_at_home(file)
+            if self._owners is not None and backend.source is Source.DUTY:
+                self._owners.note(user_key, shown(file, backend.alias))
         self._learn(user_key, backend.id, backend.alias, output)
 
     def seen_kept(self, user_key: str | None, backend_id: str, output: Any) -> None:
@@ -137,6 +142,16 @@ class Files:
         if owner is not None and self.vault.holds(owner, file):
             return InVault(owner, file)
         return self._find_loose(owner, user, file)
+
+    async def is_of(self, user_key: str | None, peer: str, file: FileName) -> bool:
+        """Whether a file of a shared server, by its shown name, is this user's, or that of those whose prompt this
+        peer was told of where no name is said. Where nobody notes whose files they are they are everybody's.
+        """
+        if self._owners is None:
+            return True
+        if user_key is None and (told := self._told.owner(peer, file)) is not None:
+            user_key = told
+        return await self._owners.is_of(user_key, file)
 
     def _find_loose(self, owner: str | None, user: UserId | None, file: FileName) -> Whereabouts:
         loose = self._loose.get((owner, file.path)) if file not in self._at_home else None

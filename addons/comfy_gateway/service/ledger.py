@@ -19,6 +19,7 @@ from comfy_gateway.core.ports import Clock
 from comfy_gateway.core.prompt_body import MAX_ID_CHARACTERS
 from comfy_gateway.core.prompts import Hiding, LedgerRow, Outcome, PromptRecord, ended_key
 from comfy_gateway.core.users import UserId
+from comfy_gateway.core.visibility import UNCLAIMED, Owner
 from comfy_gateway.service.journal import Journal
 
 logger = logging.getLogger(__name__)
@@ -320,6 +321,13 @@ class Ledger:
     def find(self, prompt_id: str) -> PromptRecord | None:
         """The record of a prompt, or None when it was never accepted here or is forgotten."""
         return self._records.get(prompt_id)
+
+    def owner(self, prompt_id: str) -> Owner:
+        """Whose prompt it is, also while it is on its way; UNCLAIMED for one that memory does not hold."""
+        record = self._records.get(prompt_id)
+        if record is None and (held := self._reserved.get(prompt_id)) is not None:
+            record = held.record
+        return UNCLAIMED if record is None else record.user_key
 
     async def recall(self, prompt_id: str) -> PromptRecord | None:
         """As ``find``, and from the database where memory has forgotten it and the database answers."""

@@ -255,8 +255,6 @@ def _warnings(settings: Settings, sources: Sources, known: Mapping[str, Variable
                 yield f"{name} ({layer.origin}) has no effect in that file"
             else:
                 yield f"{name} ({layer.origin}) is no setting{_suggestion(name, known, is_flat=is_flat)}"
-    if settings.access.isolation != "off":
-        yield f"ISOLATION={settings.access.isolation} is not enforced in this version: nobody is kept apart"
     if any(network.endswith("/0") for network in settings.access.trusted_proxies):
         yield "TRUSTED_PROXIES names all addresses: every client may say who and where it is"
     if (

@@ -16,9 +16,11 @@ from pydantic.fields import FieldInfo
 from comfy_gateway.core.classify import NO_RULES, RouteRules
 from comfy_gateway.core.hosts import AllowedHosts
 from comfy_gateway.core.identity import IdentityRules
+from comfy_gateway.core.operator_routes import OperatorRoutes
 from comfy_gateway.core.pod_address import PodAddresses
 from comfy_gateway.core.sign_in import AuthMode
 from comfy_gateway.core.upstream import Upstream
+from comfy_gateway.core.visibility import Isolation, Visibility
 from comfy_gateway.settings import parse
 
 WEEK_S: Final = 7 * 24 * 3600
@@ -171,11 +173,29 @@ class Access(Group):
     failure_window_s: Annotated[int, Var("AUTH_FAILURE_WINDOW_S"), Field(ge=1, le=86_400)] = 60
     """Length of that window."""
     isolation: Annotated[
-        Literal["off", "actions", "full"],
-        Var("ISOLATION", "off, actions or full"),
-        BeforeValidator(parse.isolation),
-    ] = "off"
-    """How far users are kept apart on the duty server. Nothing but off is enforced in this version."""
+        Isolation | None, Var("ISOLATION", "off, actions or full"), BeforeValidator(parse.isolation)
+    ] = None
+    """How far users are kept apart on the duty servers (docs/isolation.md). Unless it is set: full where people sign
+    in, else actions."""
+    chosen_operator_routes: Annotated[
+        OperatorRoutes | None,
+        Var("ISOLATION_OPERATOR_ROUTES", "paths that begin with a slash, * for anything, comma separated"),
+        BeforeValidator(parse.operator_routes),
+    ] = None
+    """Routes of the duty servers that answer operators alone unless ISOLATION=off; it takes the place of the usual list
+    in docs/isolation.md."""
+
+    @property
+    def operator_routes(self) -> OperatorRoutes:
+        """Those, or the usual ones."""
+        return self.chosen_operator_routes or OperatorRoutes.usual()
+
+    @property
+    def visibility(self) -> Visibility:
+        """Who sees and touches what."""
+        has_sign_in = self.auth_mode is not AuthMode.NONE
+        usual = Isolation.FULL if has_sign_in else Isolation.ACTIONS
+        return Visibility(self.isolation or usual, has_sign_in)
 
 
 class Health(Group):

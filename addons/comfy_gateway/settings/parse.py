@@ -13,6 +13,7 @@ from packaging.version import InvalidVersion, Version
 from pydantic import ValidationInfo
 
 from comfy_gateway.core.cookie import COOKIE_NAME
+from comfy_gateway.core.operator_routes import OperatorRoutes
 from comfy_gateway.core.upstream import Upstream
 from comfy_gateway.core.users import MAX_NAME_LENGTH, is_valid_name
 
@@ -417,6 +418,11 @@ def runpod_api(value: str) -> str:
 def isolation(value: str) -> str:
     """How far users are kept apart on the duty server."""
     return available(value, ("off", "actions", "full"), ())
+
+
+def operator_routes(value: Any) -> OperatorRoutes:
+    """Patterns of paths that answer operators alone."""
+    return value if isinstance(value, OperatorRoutes) else OperatorRoutes.parse(words(value))
 
 
 def version(value: Any) -> str:

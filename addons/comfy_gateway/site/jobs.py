@@ -13,6 +13,7 @@ from comfy_gateway.core import loose_json, site_contract
 from comfy_gateway.core.jobs import (
     JobsPage,
     JobsQuery,
+    anonymous_job,
     job_of_entry,
     job_of_item,
     shown_job,
@@ -20,7 +21,7 @@ from comfy_gateway.core.jobs import (
 from comfy_gateway.core.prompts import Outcome, PromptRecord
 from comfy_gateway.core.refusals import UNKNOWN_PAGE
 from comfy_gateway.core.upstream import Backend
-from comfy_gateway.core.visibility import is_listed, is_own
+from comfy_gateway.core.visibility import OPEN, Visibility, is_own
 from comfy_gateway.service.kept_entries import MAX_KEPT, KeptEntries
 from comfy_gateway.service.ledger import Ledger
 from comfy_gateway.service.user_servers import UserServers
@@ -59,6 +60,7 @@ class Jobs:
         queue: QueuePages,
         results: Results,
         kept: KeptEntries,
+        visibility: Visibility = OPEN,
     ) -> None:
         self._ledger = ledger
         self._own = own
@@ -66,6 +68,7 @@ class Jobs:
         self._queue = queue
         self._results = results
         self._kept = kept
+        self._visibility = visibility
 
     def routes(self) -> list[web.RouteDef]:
         """Where the hooks send them."""
@@ -98,10 +101,10 @@ class Jobs:
             total += page.total
             for job in page.jobs:
                 shown = self._shown(asker, one.backend, job)
-                if shown is None or job["id"] in jobs:
+                if shown is None or not query.wants(shown) or shown["id"] in jobs:
                     total -= 1
                 else:
-                    jobs[job["id"]] = shown
+                    jobs[shown["id"]] = shown
         kept, missing = await self._kept_besides(asker, jobs.values(), cut_short, query)
         jobs.update((job["id"], job) for job in kept)
         document = query.page(jobs.values(), total + missing)
@@ -114,7 +117,8 @@ class Jobs:
         if record is not None and not self._results.is_open(asker, record):
             return told(NOT_FOUND, status=404)
         backend = None if record is None else self._own.of_record(record)
-        backends = self._own.of(asker.user) if record is None else [backend] if backend is not None else []
+        of_record = [] if backend is None else [backend]
+        backends = self._results.unclaimed_on(asker) if record is None else of_record
         said = await self._servers.ask_all(backends, f"{PATH}/{quote(prompt_id, safe='')}")
         for one in said:
             job = _read_job(one)
@@ -150,7 +154,8 @@ class Jobs:
         except BadOrder as error:
             return answer(error.refusal)
         if not all(_is_job_id(prompt_id) for prompt_id in ids):
-            order = loose_json.write({"job_ids": ids})
+            # What is wrong with them the server says best; it is not told of one that it could cancel.
+            order = loose_json.write({"job_ids": [one for one in ids if not _is_job_id(one)]})
             path = f"{PATH}/cancel"
             return _passed_on(
                 await self._servers.ask(self._own.current(asker.user), path, method="POST", body=order)
@@ -175,12 +180,16 @@ class Jobs:
 
     def _shown(self, asker: Asker, backend: Backend, job: dict[str, Any]) -> dict[str, Any] | None:
         record = self._ledger.find(job["id"])
+        owner = self._queue.owner_of(asker, job["id"], backend.source)
+        if self._visibility.has_place(asker.key, owner, backend.source):
+            number = None if record is None else record.number
+            return anonymous_job(job, self._queue.veiled(job["id"]), number=number)
+        if not self._visibility.is_listed(asker.key, owner, backend.source):
+            return None
         if record is None:
             return shown_job(job, alias=backend.alias)
         is_taken_out = record.is_hidden and is_own(asker.key, record.user_key)
-        if is_taken_out or not is_listed(asker.key, record.user_key, backend.source):
-            return None
-        return shown_job(job, alias=backend.alias, number=record.number)
+        return None if is_taken_out else shown_job(job, alias=backend.alias, number=record.number)
 
     async def _page_of_other(self, asker: Asker, said: Said, query: JobsQuery) -> JobsPage:
         """The jobs of a server without this page, made of its queue and history; of a silent one, what is known."""

@@ -6,6 +6,7 @@ gateway knows it too.
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -16,8 +17,8 @@ from comfy_gateway.core.errors import BackendUnavailable
 from comfy_gateway.core.ports import ComfyServer
 from comfy_gateway.core.prompts import Outcome, PromptRecord
 from comfy_gateway.core.queue_merge import Queue
-from comfy_gateway.core.upstream import Backend
-from comfy_gateway.core.visibility import is_listed, is_own, opens_by_id
+from comfy_gateway.core.upstream import Backend, Source
+from comfy_gateway.core.visibility import OPEN, UNCLAIMED, Owner, Visibility, is_own
 from comfy_gateway.service.ledger import Ledger
 from comfy_gateway.service.user_servers import UserServers
 from comfy_gateway.site.asker import Asker, BadOrder, ids_in, order_in, told_bytes, written
@@ -30,11 +31,21 @@ logger = logging.getLogger(__name__)
 class QueuePages:
     """Answers for what ComfyUI has under ``/queue`` and ``/interrupt``."""
 
-    def __init__(self, *, ledger: Ledger, own: UserServers, servers: Servers, comfy: ComfyServer) -> None:
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        own: UserServers,
+        servers: Servers,
+        comfy: ComfyServer,
+        visibility: Visibility = OPEN,
+    ) -> None:
         self._ledger = ledger
         self._own = own
         self._servers = servers
         self._comfy = comfy
+        self._visibility = visibility
+        self._veil = secrets.token_bytes(16)
 
     def routes(self) -> list[web.RouteDef]:
         """Where the hooks send them."""
@@ -66,14 +77,15 @@ class QueuePages:
 
     async def known_of(self, asker: Asker, backend: Backend) -> Queue:
         """What the gateway knows to run and wait on a server that does not answer."""
-        return await self._items(
-            asker,
-            (
-                record
-                for record in self._ledger.unfinished(backend_id=backend.id)
-                if is_listed(asker.key, record.user_key, backend.source)
-            ),
-        )
+        unfinished = self._ledger.unfinished(backend_id=backend.id)
+        shown = self._visibility
+        seen = [one for one in unfinished if shown.is_listed(asker.key, one.user_key, backend.source)]
+        queue = await self._items(asker, seen)
+        for record in unfinished:
+            if shown.has_place(asker.key, record.user_key, backend.source):
+                part = queue.running if record.outcome is Outcome.RUNNING else queue.pending
+                part.append(self._place(record.number, record.prompt_id))
+        return queue
 
     async def _homeless(self, asker: Asker) -> Queue:
         """Prompts whose server is gone, while they are on their way to another."""
@@ -101,11 +113,29 @@ class QueuePages:
         shown = []
         for item in items:
             record = self._ledger.find(item[1])
-            if record is None:
+            owner = self.owner_of(asker, item[1], backend.source)
+            number = item[0] if record is None else record.number
+            if self._visibility.has_place(asker.key, owner, backend.source):
+                shown.append(self._place(number, item[1]))
+            elif record is None:
                 shown.append(history.shown_item(item))
-            elif is_listed(asker.key, record.user_key, backend.source):
-                shown.append(history.shown_item(item, number=record.number, sid=asker.sid_of(record)))
+            elif self._visibility.is_listed(asker.key, owner, backend.source):
+                shown.append(history.shown_item(item, number=number, sid=asker.sid_of(record)))
         return shown
+
+    def owner_of(self, asker: Asker, prompt_id: str, source: Source) -> Owner:
+        """Whose prompt it is that stands on a server which the asker may ask. What the gateway does not know is on a
+        pod its user's, and nobody's else.
+        """
+        owner = self._ledger.owner(prompt_id)
+        return asker.key if owner is UNCLAIMED and source is not Source.DUTY else owner
+
+    def _place(self, number: Any, prompt_id: str) -> list[Any]:
+        return queue_merge.anonymous_item(number, self.veiled(prompt_id))
+
+    def veiled(self, prompt_id: str) -> str:
+        """What stands for another's prompt: a UUID that is always the same and opens nothing."""
+        return queue_merge.veiled_id(prompt_id, self._veil)
 
     async def post(self, request: web.Request) -> web.StreamResponse:
         """``{"clear": true}`` and ``{"delete": [ids]}``; what runs goes on, as with ComfyUI."""
@@ -118,29 +148,42 @@ class QueuePages:
         orders: dict[str, tuple[Backend, dict[str, Any]]] = {}
         if order.get("clear"):
             for backend in self._own.of(asker.user):
-                orders[backend.id] = (backend, {"clear": True})
+                if backend.source is Source.DUTY and self._visibility.guards_others:
+                    orders[backend.id] = (backend, {"delete": self._own_unfinished(asker, backend)})
+                else:
+                    orders[backend.id] = (backend, {"clear": True})
         for backend, found in self.by_server(asker, ids):
-            orders.setdefault(backend.id, (backend, {}))[1]["delete"] = found
+            also = orders.setdefault(backend.id, (backend, {}))[1].setdefault("delete", [])
+            also.extend(prompt_id for prompt_id in found if prompt_id not in also)
         said = await asyncio.gather(*(self._take_out(backend, what) for backend, what in orders.values()))
         failed = [one for one in said if not one.is_ok]
         return answer(refusal_of(failed)) if failed else web.Response()
 
+    def _own_unfinished(self, asker: Asker, backend: Backend) -> list[str]:
+        return [
+            record.prompt_id
+            for record in self._ledger.unfinished(backend_id=backend.id)
+            if is_own(asker.key, record.user_key)
+        ]
+
     def by_server(self, asker: Asker, ids: Iterable[str]) -> list[tuple[Backend, list[str]]]:
         """Which of these prompts are on which server; those that the asker may not touch are left out.
 
-        One that the gateway does not know may be on any server of the asker.
+        One that the gateway does not know may be on any server of the asker; where people are kept apart it is nobody's
+        on a shared one.
         """
         found: dict[str, tuple[Backend, list[str]]] = {}
         for prompt_id in ids:
             record = self._ledger.find(prompt_id)
             if record is None:
                 backends = self._own.of(asker.user)
-            elif opens_by_id(asker.key, record.user_key, self._own.source_of(record)):
+            else:
                 backend = self._own.of_record(record)
                 backends = [] if backend is None else [backend]
-            else:
-                backends = []
             for backend in backends:
+                owner = self.owner_of(asker, prompt_id, backend.source)
+                if not self._visibility.may_touch(asker.key, owner, backend.source):
+                    continue
                 found.setdefault(backend.id, (backend, []))[1].append(prompt_id)
         return list(found.values())
 
@@ -178,8 +221,8 @@ class QueuePages:
                 self._ledger.end(prompt_id, Outcome.INTERRUPTED)
 
     async def interrupt(self, request: web.Request) -> web.StreamResponse:
-        """``{"prompt_id"}`` on its server. Without one: what runs of the asker's own, wherever it runs; else, as with
-        ComfyUI, whatever runs on the server where the next prompt would go.
+        """``{"prompt_id"}`` on its server. Without one: what runs of the asker's own, wherever it runs; else whatever
+        runs on the server where the next prompt would go, as with ComfyUI, unless that may be another's.
         """
         asker = Asker.of(request)
         try:
@@ -189,20 +232,35 @@ class QueuePages:
         named = order.get("prompt_id")
         if named:
             found = self.by_server(asker, [named] if isinstance(named, str) else [])
-            orders = [(backend, {"prompt_id": named}) for backend, _ in found]
+            orders = [
+                (backend, {"prompt_id": named})
+                for backend, _ in found
+                if await self._may_interrupt(backend, named)
+            ]
         else:
-            orders = await self._running(asker) or [(self._own.current(asker.user), {})]
+            orders = await self._running(asker)
+            current = self._own.current(asker.user)
+            if not orders and not (current.source is Source.DUTY and self._visibility.guards_others):
+                orders = [(current, {})]
         said = await self._servers.tell_all(
             [(backend, loose_json.write({**order, **what})) for backend, what in orders], "/interrupt"
         )
         failed = [one for one in said if not one.is_ok]
         return answer(refusal_of(failed)) if failed and len(failed) == len(said) else web.Response()
 
+    async def _may_interrupt(self, backend: Backend, prompt_id: str) -> bool:
+        """Whether that server is to be told. One from before ComfyUI knew ``prompt_id`` here interrupts whatever runs,
+        so a shared one is told of what it runs at this moment alone.
+        """
+        if backend.source is not Source.DUTY or not self._visibility.guards_others:
+            return True
+        return bool(await self._running_on(backend, {prompt_id}))
+
     async def _running(self, asker: Asker) -> list[tuple[Backend, dict[str, Any]]]:
         """What runs of the asker's own prompts, each on its server."""
-        if asker.user is None:
+        if asker.user is None and not self._visibility.guards_others:
             return []
-        unfinished = self._ledger.unfinished(user=asker.user)
+        unfinished = [one for one in self._ledger.unfinished() if is_own(asker.key, one.user_key)]
         backends = {record.backend_id: self._own.of_record(record) for record in unfinished}
         ids = {record.prompt_id for record in unfinished}
         queues = await asyncio.gather(

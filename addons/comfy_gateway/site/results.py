@@ -23,7 +23,7 @@ from comfy_gateway.core.files import files_in
 from comfy_gateway.core.history import Ended, Window
 from comfy_gateway.core.prompts import PromptRecord
 from comfy_gateway.core.upstream import Backend, Source
-from comfy_gateway.core.visibility import is_listed, is_own, opens_by_id
+from comfy_gateway.core.visibility import OPEN, UNCLAIMED, Owner, Visibility, is_own
 from comfy_gateway.service.files import Files
 from comfy_gateway.service.kept_entries import MAX_KEPT, KeptEntries, ended_ms
 from comfy_gateway.service.ledger import Ledger
@@ -72,6 +72,7 @@ class Results:
         servers: Servers,
         files: Files,
         kept: KeptEntries,
+        visibility: Visibility = OPEN,
         max_list_bytes: int = MAX_LIST_BYTES,
         page_bytes: int = PAGE_BYTES,
     ) -> None:
@@ -80,6 +81,7 @@ class Results:
         self._servers = servers
         self._files = files
         self._kept = kept
+        self._visibility = visibility
         self._max_list_bytes = max_list_bytes
         self._page_bytes = page_bytes
         self._large = asyncio.Semaphore(MOST_LARGE)
@@ -139,16 +141,20 @@ class Results:
         lines = []
         for ended in page:
             record = self._ledger.find(ended.prompt_id)
-            owner = asker.key if record is None else record.user_key
-            if record is None:  # sent past the gateway; a pod's are its user's
+            owner = _owner_of(asker, record, backend)
+            is_listed = self._visibility.is_listed(asker.key, owner, backend.source)
+            if record is None and is_listed:  # sent past the gateway
                 number = history.number_of(ended.entry)
                 if number is not None:
                     self._ledger.saw_number(number)
                 lines.append(_Line(ended, None, None, ended.ended_ms))
-            elif is_listed(asker.key, owner, backend.source) and not _is_taken_out(asker, record):
+            elif record is not None and is_listed and not _is_taken_out(asker, record):
                 at_ms = ended_ms(record) or ended.ended_ms
                 lines.append(_Line(ended, record.number, asker.sid_of(record), at_ms))
-            self._files.seen(owner, backend, ended.entry.get("outputs"))
+            if owner is not UNCLAIMED:
+                self._files.seen(owner, backend, ended.entry.get("outputs"))
+            elif not self._visibility.hides_others:
+                self._files.seen(asker.key, backend, ended.entry.get("outputs"))
         return lines
 
     async def _kept_besides(
@@ -191,15 +197,24 @@ class Results:
 
     def is_open(self, asker: Asker, record: PromptRecord) -> bool:
         """Whether the asker may read this prompt, and has not taken it out of the history."""
-        may_read = opens_by_id(asker.key, record.user_key, self._own.source_of(record))
+        may_read = self._visibility.opens_by_id(asker.key, record.user_key, self._own.source_of(record))
         return may_read and not _is_taken_out(asker, record)
+
+    def unclaimed_on(self, asker: Asker) -> list[Backend]:
+        """The servers that may be asked for a prompt which the gateway does not know."""
+        return [
+            backend
+            for backend in self._own.of(asker.user)
+            if self._visibility.opens_by_id(asker.key, _owner_of(asker, None, backend), backend.source)
+        ]
 
     async def find(
         self, asker: Asker, prompt_id: str, record: PromptRecord | None
     ) -> tuple[Found | None, list[Said]]:
         """The entry as its server has it, else as it is kept; and what servers said."""
-        backends = self._own.of(asker.user)
-        if record is not None:
+        if record is None:
+            backends = self.unclaimed_on(asker)
+        else:
             backend = self._own.of_record(record)
             backends = [] if backend is None else [backend]
         said = await self._servers.ask_all(backends, f"/history/{quote(prompt_id, safe='')}")
@@ -228,24 +243,38 @@ class Results:
             return answer(error.refusal)
         said: list[Said] = []
         if order.get("clear"):
+            orders = [(backend, self._clearing(asker, backend)) for backend in self._own.of(asker.user)]
             self._ledger.forget(asker.key)
-            clear = orjson.dumps({"clear": True})
-            said += await self._servers.tell_all(
-                [(backend, clear) for backend in self._own.of(asker.user)], "/history"
-            )
+            said += await self._servers.tell_all(orders, "/history")
         said += await self._delete(asker, ids)
         failed = [one for one in said if not one.is_ok]
         if failed and len(failed) == len(said):
             return answer(refusal_of(failed))
         return web.Response()
 
+    def _clearing(self, asker: Asker, backend: Backend) -> bytes:
+        """The order that clears what is the asker's on that server."""
+        if backend.source is not Source.DUTY or not self._visibility.guards_others:
+            return orjson.dumps({"clear": True})
+        ended = [
+            record.prompt_id
+            for record in self._ledger.of_user(asker.key, backend_id=backend.id)
+            if record.is_finished and not record.is_hidden
+        ]
+        return loose_json.write({"delete": ended})
+
     async def _delete(self, asker: Asker, ids: Iterable[str]) -> list[Said]:
         orders: dict[str, tuple[Backend, list[str]]] = {}
         for prompt_id in ids:
             record = await self._ledger.recall(prompt_id)
+            touches = partial(self._visibility.may_touch, asker.key)
             if record is None:
-                backends = self._own.of(asker.user)
-            elif opens_by_id(asker.key, record.user_key, self._own.source_of(record)):
+                backends = [
+                    backend
+                    for backend in self._own.of(asker.user)
+                    if touches(_owner_of(asker, None, backend), backend.source)
+                ]
+            elif touches(record.user_key, self._own.source_of(record)):
                 backend = self._own.of_record(record)
                 backends = [] if backend is None else [backend]
                 if asker.user is None or is_own(asker.key, record.user_key):
@@ -290,6 +319,13 @@ def _shown(lines: Iterable[_Line], alias: str | None) -> list[Ended]:
             entry = history.shown_entry(entry, alias=alias, number=line.number, sid=line.sid)
         shown.append(Ended(line.ended.prompt_id, written(entry), line.ended_ms))
     return shown
+
+
+def _owner_of(asker: Asker, record: PromptRecord | None, backend: Backend) -> Owner:
+    """Whose entry it is on a server that the asker may ask: what a pod has is its user's."""
+    if record is not None:
+        return record.user_key
+    return UNCLAIMED if backend.source is Source.DUTY else asker.key
 
 
 def _is_taken_out(asker: Asker, record: PromptRecord) -> bool:

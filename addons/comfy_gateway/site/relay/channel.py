@@ -19,8 +19,9 @@ from comfy_gateway.core.errors import GatewayError
 from comfy_gateway.core.frames import Frame, Message
 from comfy_gateway.core.ports import Fates
 from comfy_gateway.core.prompts import PromptRecord
+from comfy_gateway.core.queue_merge import remaining_for
 from comfy_gateway.core.socket_ids import upstream_sid
-from comfy_gateway.core.upstream import Backend
+from comfy_gateway.core.upstream import Backend, Source
 from comfy_gateway.core.users import UserId
 from comfy_gateway.site.relay.audience import Audience
 from comfy_gateway.site.relay.client import ClientSocket
@@ -64,6 +65,7 @@ class Channel:
             stats=around.stats,
             is_heard=self._is_heard,
             end_later=self._end_later,
+            visibility=around.visibility,
         )
         self._audience = Audience(sid, self._telling.running, around.limits, around.stats, around.clock)
         self._introduction: Frame | None = None
@@ -179,6 +181,8 @@ class Channel:
         """The ledger has accepted, moved or ended a prompt of this user and socket id."""
         self._expected.pop(record.backend_id, None)
         self._telling.note(record)
+        if self._around.visibility.hides_others:
+            self._audience.tell_remaining(self._remaining(), is_news=False)
         self.reconcile()
 
     def reconcile(self) -> None:
@@ -375,7 +379,15 @@ class Channel:
         return link is not None and link.is_open
 
     def _remaining(self) -> int | None:
-        return merge.total_queue_remaining(link.queue_remaining for link in self._links.values())
+        return merge.total_queue_remaining(self._count_on(link) for link in self._links.values())
+
+    def _count_on(self, link: Link) -> int | None:
+        """What that server has said is for everybody; where others are hidden it is what this user waits for."""
+        is_shared = link.backend.source is Source.DUTY and self._around.visibility.hides_others
+        if not is_shared or link.queue_remaining is None:
+            return link.queue_remaining
+        unfinished = self._around.ledger.unfinished(backend_id=link.backend.id)
+        return remaining_for(self._user.key if self._user is not None else None, unfinished)
 
     def _introduce(self, frame: Frame) -> None:
         """Sent now to the servers that had none, and first of all to every later one."""

@@ -16,6 +16,7 @@ from comfy_gateway.core.prompts import PromptRecord
 from comfy_gateway.core.refusals import UPSTREAM_LATE, UPSTREAM_UNREACHABLE, Refusal
 from comfy_gateway.core.upstream import Backend
 from comfy_gateway.core.users import UserId
+from comfy_gateway.core.visibility import OPEN, Visibility
 from comfy_gateway.service.ledger import Ledger
 from comfy_gateway.service.routes import Routes
 from comfy_gateway.service.tasks import Tasks
@@ -51,6 +52,7 @@ class Relay:
         limits: RelayLimits = RelayLimits(),  # noqa: B008 - frozen
         files: FileNotes | None = None,
         rescuer: Rescuer | None = None,
+        visibility: Visibility = OPEN,
     ) -> None:
         """Without ``rescuer`` a forgotten prompt is lost, without ``files`` nobody notes who made which."""
         self._routes = routes
@@ -60,6 +62,7 @@ class Relay:
         self._limits = limits
         self._files: FileNotes = files or NoNotes()
         self._rescuer: Rescuer = rescuer or NoRescue(ledger)
+        self._visibility = visibility
         self._tasks = Tasks("relay")
         self._channels: dict[ChannelKey, Channel] = {}
         self._unheard: OrderedDict[ChannelKey, frozenset[str]] = OrderedDict()
@@ -213,6 +216,7 @@ class Relay:
                 tasks=self._tasks,
                 http=http,
                 server=HttpComfyServer(http, self._limits.look_up_timeout_s),
+                visibility=self._visibility,
             )
         return self._around
 

@@ -6,6 +6,7 @@ import aiohttp
 
 from comfy_gateway.core.keys import Keys
 from comfy_gateway.core.ports import Clock, ComfyServer
+from comfy_gateway.core.visibility import Visibility
 from comfy_gateway.service.ledger import Ledger
 from comfy_gateway.service.routes import Routes
 from comfy_gateway.service.tasks import Tasks
@@ -28,3 +29,4 @@ class Surroundings:
     stats: RelayStats
     tasks: Tasks
     http: aiohttp.ClientSession
+    visibility: Visibility

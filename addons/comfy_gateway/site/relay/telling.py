@@ -25,13 +25,17 @@ from comfy_gateway.core.making_up import MadeUp
 from comfy_gateway.core.ports import Clock, Fates
 from comfy_gateway.core.prompts import Outcome, PromptRecord
 from comfy_gateway.core.stories import VERDICTS, Stories, Story
-from comfy_gateway.core.upstream import Backend
+from comfy_gateway.core.upstream import Backend, Source
+from comfy_gateway.core.visibility import OPEN, Visibility, is_own
 from comfy_gateway.service.ledger import Ledger
 from comfy_gateway.site.relay.limits import RelayStats
 from comfy_gateway.site.relay.ports import FileNotes, Rescuer
 
 logger = logging.getLogger(__name__)
 
+TO_ONE_SOCKET: Final = frozenset({"executing", "progress", "progress_state", "crystools.monitor"})
+"""Kinds that may name no prompt and tell nothing of others: ComfyUI greets a socket that comes back with the node of
+its own prompt, and the last tells how busy the machine is."""
 RESULTS: Final = frozenset({"executed", *VERDICTS})
 
 
@@ -82,6 +86,7 @@ class Telling:
         stats: RelayStats,
         is_heard: Callable[[str], bool],
         end_later: Callable[[str], None],
+        visibility: Visibility = OPEN,
     ) -> None:
         """``is_heard(backend_id)``: whether a socket to that server is open. ``end_later(prompt_id)`` is asked to call
         ``make_up`` soon, unless the server's own words come first.
@@ -95,6 +100,9 @@ class Telling:
         self._stats = stats
         self._is_heard = is_heard
         self._end_later = end_later
+        self._visibility = visibility
+        self._foreign_on: set[str] = set()
+        """Servers that last spoke of a prompt which is not this user's."""
         self._stories = Stories()
         self._running: dict[str, Running] = {}
         self._speaker: str | None = None
@@ -141,6 +149,7 @@ class Telling:
     def opened(self, backend: Backend) -> None:
         """A socket to that server is open; nothing has been read from it."""
         self._running.pop(backend.id, None)
+        self._foreign_on.discard(backend.id)
 
     def cut(self, backend: Backend) -> None:
         """The socket to that server is closed, for whatever reason."""
@@ -154,6 +163,8 @@ class Telling:
         ``is_known``: the clients have heard before what this server runs, so the greeting of a socket that comes back
         is no news to them.
         """
+        if self._is_of_another(backend, frame, message):
+            return
         if message is None:
             self._hear_bytes(backend, frame)
         elif (prompt_id := message.prompt_id) is not None:
@@ -233,6 +244,34 @@ class Telling:
         return {**entry, "outputs": show_output(entry.get("outputs"), backend.alias)}
 
     # -- inside
+
+    def _is_of_another(self, backend: Backend, frame: Frame, message: Message | None) -> bool:
+        """Whether it is about work of others, where nobody is to see that.
+
+        ComfyUI tells a prompt's events to the socket of its ``client_id`` alone. To all sockets it tells those of a
+        prompt that came past the gateway without one, and what nodes of third parties send to nobody in particular:
+        that is told while something of this user runs there.
+        """
+        if not self._visibility.hides_others or backend.source is not Source.DUTY:
+            return False
+        prompt_id = frames.prompt_of_bytes(frame) if message is None else message.prompt_id
+        if prompt_id is not None:
+            is_foreign = not is_own(self._user_key, self._ledger.owner(prompt_id))
+            if is_foreign:
+                self._foreign_on.add(backend.id)
+            else:
+                self._foreign_on.discard(backend.id)
+            return is_foreign
+        if backend.id in self._foreign_on:
+            return True
+        is_comfyuis_own = message is None or message.kind in TO_ONE_SOCKET
+        return not is_comfyuis_own and not self._runs_own(backend)
+
+    def _runs_own(self, backend: Backend) -> bool:
+        return any(
+            record.outcome is Outcome.RUNNING and is_own(self._user_key, record.user_key)
+            for record in self._ledger.unfinished(backend_id=backend.id)
+        )
 
     def _note(self, record: PromptRecord) -> Story:
         story = self._stories.note(record, is_heard=self._is_heard(record.backend_id))
