@@ -1,0 +1,205 @@
+"""What one user tries against another's work, on a shared server of any make."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import aiohttp
+
+from tests.conditions import wait_for
+from tests.e2e.world import Events, Person
+
+TAB = "the-tab-of-alice"
+FROM_AFAR = {"X-Forwarded-For": "192.0.2.7"}
+"""Whoever says that somebody else stands behind them is no operator, though they come from this machine."""
+
+type Nodes = dict[str, Any]
+
+
+@dataclass
+class Guest(Person):
+    """A user who is no operator."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return super().headers | FROM_AFAR
+
+    async def post(self, path: str, body: Any) -> aiohttp.ClientResponse:
+        """POST of JSON, with the answer read."""
+        async with self.http.post(f"{self.url}{path}", json=body, headers=self.headers) as answer:
+            await answer.read()
+            return answer
+
+    async def submit(self, nodes: Nodes, **more: Any) -> str:
+        """Submit a workflow that is accepted; returns its id."""
+        body = {"prompt": nodes, "client_id": self.client_id, **more}
+        answer = await self.post("/prompt", body)
+        assert answer.status == 200, await answer.text()
+        return str((await answer.json())["prompt_id"])
+
+    async def read(self, path: str) -> Any:
+        """A page's JSON."""
+        answer = await self.get(path)
+        assert answer.status == 200, path
+        return await answer.json()
+
+    async def queue(self) -> list[list[Any]]:
+        """What runs, then what waits."""
+        found = await self.read("/queue")
+        return [*found["queue_running"], *found["queue_pending"]]
+
+
+@dataclass
+class Work:
+    """What alice has on the server: one picture, one prompt that runs and some that wait."""
+
+    alice: Guest
+    events: Events
+    nodes: Nodes
+    done: str
+    picture: dict[str, str]
+    slow: list[str]
+    last: Nodes
+    """The workflow of the last of them: the one that the server's cache holds in the end."""
+
+    @property
+    def ids(self) -> set[str]:
+        return {self.done, *self.slow}
+
+    @property
+    def view(self) -> str:
+        return "&".join(f"{key}={value}" for key, value in self.picture.items())
+
+    async def has_suffered_nothing(self) -> None:
+        """Everything ends well, and is there."""
+        for prompt_id in self.slow:
+            assert await self.events.ended(prompt_id, within_s=60) == "execution_success"
+        history = await self.alice.read("/history")
+        assert history.keys() >= self.ids
+        assert {history[one]["status"]["status_str"] for one in self.ids} == {"success"}
+        assert (await self.alice.get(f"/view?{self.view}")).status == 200
+
+
+async def at_work(alice: Guest, events: Events, quick: Nodes, slow: Callable[[], Nodes]) -> Work:
+    """Alice has begun."""
+    done = await alice.submit(quick)
+    assert await events.ended(done) == "execution_success"
+
+    async def entry() -> dict[str, Any]:
+        found: dict[str, Any] = await alice.read(f"/history/{done}")
+        return found
+
+    made = await wait_for(entry, "alice's picture is in her history")
+    [picture] = next(iter(made[done]["outputs"].values()))["images"]
+    workflows = [slow() for _ in range(3)]
+    ids = [await alice.submit(nodes) for nodes in workflows]
+    await events.until(
+        lambda event: event["type"] == "execution_start" and event["data"].get("prompt_id") == ids[0],
+        "alice's prompt runs",
+    )
+    return Work(alice, events, quick, done, picture, ids, workflows[-1])
+
+
+async def try_to_touch(bob: Guest, work: Work) -> None:
+    """Everything that stops, clears, deletes or takes over; each is answered as for what is not there."""
+    veiled = [item[1] for item in await bob.queue()]
+    for path in ("", "/api"):
+        for order in ({}, *({"prompt_id": one} for one in (*work.slow, *veiled)), {"prompt_id": ["x"]}):
+            assert (await bob.post(f"{path}/interrupt", order)).status == 200
+        for order in (
+            {"clear": True},
+            {"delete": [*work.slow, *veiled]},
+            {"clear": True, "delete": work.slow},
+        ):
+            assert (await bob.post(f"{path}/queue", order)).status == 200
+        for order in ({"clear": True}, {"delete": [*work.ids]}):
+            assert (await bob.post(f"{path}/history", order)).status == 200
+        assert (await bob.post(f"{path}/free", {"unload_models": True})).status == 403
+        for route in ("/manager/reboot", "/internal/logs", "/%66ree", "/customnode/getlist"):
+            refused = await bob.get(path + route)
+            assert refused.status == 403
+            assert (await refused.json())["error"]["type"] == "operators_only"
+    for one in work.slow:
+        await bob.post(f"/api/jobs/{one}/cancel", None)
+    await bob.post("/api/jobs/cancel", {"job_ids": [*work.slow, str(uuid4())]})
+    await bob.post("/api/jobs/cancel", {"job_ids": [*work.slow, "x"]})
+    for one in work.ids:
+        taken = await bob.post("/prompt", {"prompt": work.nodes, "prompt_id": one})
+        assert taken.status == 409
+
+
+async def try_to_see(bob: Guest, work: Work, *, is_queue_still: bool = True) -> None:
+    """Everything that shows. ``is_queue_still``: alice's first slow prompt still runs."""
+    queue = await bob.queue()
+    assert len(queue) == len(work.slow) or not is_queue_still
+    assert [item[2:] for item in queue] == [[{}, {}, []]] * len(queue)
+    assert [item[0] for item in queue] == sorted(item[0] for item in queue)
+    assert await bob.queue() == queue or not is_queue_still
+    asked = ["/queue", "/api/queue", "/history", "/api/history?max_items=10", "/api/jobs", "/prompt"]
+    asked += [f"/history/{one}" for one in (*work.ids, *(item[1] for item in queue))]
+    asked += [f"/api/jobs/{one}" for one in work.ids]
+    for path in asked:
+        text = await (await bob.get(path)).text()
+        assert not any(one in text for one in work.ids), path
+        assert work.picture["filename"] not in text, path
+    for one in work.ids:
+        assert await bob.read(f"/history/{one}") == await bob.read(f"/history/{uuid4()}") == {}
+    unknown = await bob.get("/view?filename=gateway-e2e-no-such_00001_.png&type=output")
+    name, kind = work.picture["filename"], work.picture["type"]
+    for query in (
+        work.view,
+        f"filename={name}",
+        f"filename={name}%20[{kind}]",
+        f"{work.view}&preview=webp;50",
+        f"{work.view}&filename=another",
+        f"filename=x%2F{name}&type={kind}",
+        f"subfolder=.&filename={name}",
+    ):
+        for path in ("/view", "/api/view", "/vhs/viewvideo"):
+            answer = await bob.get(f"{path}?{query}")
+            assert (answer.status, await answer.text()) == (404, "")
+            assert answer.headers == {**answer.headers, "Content-Type": unknown.headers["Content-Type"]}
+    assert (unknown.status, await unknown.text()) == (404, "")
+
+
+async def an_identical_prompt(bob: Guest, work: Work) -> None:
+    """It is answered from the cache: the file is bob's now as well, and nothing else of alice's is."""
+    entry = (await work.alice.read(f"/history/{work.slow[-1]}"))[work.slow[-1]]
+    [cached] = next(iter(entry["outputs"].values()))["images"]
+    view = "/view?" + "&".join(f"{key}={value}" for key, value in cached.items())
+    assert (await bob.get(view)).status == 404
+    async with bob.socket() as events:
+        same = await bob.submit(work.last)
+        assert await events.ended(same) == "execution_success"
+        outputs = [event["data"]["output"] for event in events.seen if event["type"] == "executed"]
+        assert [output["images"] for output in outputs if output] == [[cached]]
+        assert (await bob.get(view)).status == 200
+        assert (await bob.get(f"/view?{work.view}")).status == 404
+        assert (await bob.read("/history")).keys() == {same}
+        assert (await bob.post("/history", {"clear": True})).status == 200
+        assert await bob.read("/history") == {}
+    assert (await work.alice.read("/history")).keys() >= work.ids
+
+
+async def listen_in(bob: Guest, act: Callable[[], Any]) -> list[Any]:
+    """What bob hears under alice's own socket id, and under his, while ``act`` goes on."""
+    heard: list[Any] = []
+
+    async def listen(client_id: str) -> None:
+        query = f"{bob.url}/ws?clientId={client_id}"
+        async with bob.http.ws_connect(query, headers=bob.headers) as socket:
+            async for message in socket:
+                heard.append(message.data if isinstance(message.data, bytes) else json.loads(message.data))
+
+    listeners = [asyncio.ensure_future(listen(one)) for one in (TAB, "the-tab-of-bob")]
+    try:
+        await wait_for(lambda: len(heard) >= 2, "bob is greeted twice")
+        await act()
+    finally:
+        for listener in listeners:
+            listener.cancel()
+        await asyncio.gather(*listeners, return_exceptions=True)
+    return heard
