@@ -36,6 +36,7 @@ from comfy_gateway.adapters.sql.upload_rows import SqlUploadRows
 from comfy_gateway.adapters.vault_disk import BlockingFiles, ThreadedDisk
 from comfy_gateway.adapters.witness import SocketWitness
 from comfy_gateway.core.admission import Caps
+from comfy_gateway.core.callers import TrustedProxies
 from comfy_gateway.core.client_ids import ClientIds
 from comfy_gateway.core.cookie import IdentityCookie
 from comfy_gateway.core.errors import StorageUnavailable
@@ -47,6 +48,7 @@ from comfy_gateway.core.podname import PodNames, new_attempt
 from comfy_gateway.core.ports import Candidate, Clock, Cloud, SessionStore
 from comfy_gateway.core.session import MAY_BILL
 from comfy_gateway.core.upstream import Backend, Source, Upstream
+from comfy_gateway.hooks.bounds import BoundsHook, ConnectionBounds
 from comfy_gateway.hooks.deadlines import DeadlinesHook
 from comfy_gateway.hooks.edge import Door, Edge
 from comfy_gateway.hooks.error_pages import ErrorPages
@@ -148,6 +150,7 @@ def addons_for(settings: Settings) -> list[object]:
             stop=gateway.stop,
             certificate=gateway.certificate,
         ),
+        BoundsHook(_bounds_of(settings)),
         IdentityHook(door, caller_rules(settings)),
         PromptsHook(door),
         RouterHook(door, keep_bytes=keep_bytes),
@@ -589,6 +592,12 @@ class Gateway:
         self._open.push_async_callback(cloud.aclose)
         tasks.start(cloud.load_sdk(), name="import of the SDK")
         return cloud
+
+
+def _bounds_of(settings: Settings) -> ConnectionBounds:
+    """Proxies on this machine, or that are trusted, carry many people."""
+    trusted = (*settings.access.trusted_proxies, "127.0.0.0/8", "::1")
+    return ConnectionBounds(exempt=TrustedProxies(trusted))
 
 
 def _agent_of(sessions: Sessions, addresses: PodAddresses, keys: Keys, backend: Backend) -> AgentPlace | None:

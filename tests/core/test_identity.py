@@ -163,6 +163,12 @@ def test_a_request_with_nothing_but_a_joined_client_id_belongs_to_that_browser()
     assert identify(RequestFacts(client_id="c1", client_id_owner=BROWSER), OPEN) == Identity(BROWSER)
 
 
+def test_a_client_id_alone_is_never_somebody_with_a_name() -> None:
+    facts = RequestFacts(client_id="c1", client_id_owner=ALICE)
+    for rules in (OPEN, STRICT):
+        assert identify(facts, rules) == Identity(UserId(IdKind.CLIENT, "c1"))
+
+
 def test_a_client_id_alone_is_a_user_of_its_own_kind_and_claims_nothing() -> None:
     assert identify(RequestFacts(client_id="alice"), STRICT) == Identity(UserId(IdKind.CLIENT, "alice"))
 

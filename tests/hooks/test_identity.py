@@ -113,10 +113,10 @@ async def test_our_cookie_counts_wherever_it_stands_in_repeated_cookie_headers(s
     assert flow.metadata[edge.USER] == ALICE.key
 
 
-async def test_the_tabs_of_a_named_browser_are_its_user_without_a_cookie(stand: Stand) -> None:
+async def test_a_client_id_alone_is_never_the_user_whose_tab_has_it(stand: Stand) -> None:
     await stand.arrive(socket("/ws?clientId=tab"))
     flow = await stand.arrive(socket("/ws?clientId=tab", user=None))
-    assert flow.metadata[edge.USER] == ALICE.key
+    assert flow.metadata[edge.USER] == "client:tab"
 
 
 async def test_an_unknown_browser_gets_a_name_of_its_own_when_none_is_required(stand: Stand) -> None:

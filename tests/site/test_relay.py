@@ -135,13 +135,13 @@ async def test_a_message_of_100_mb_passes(comfy: ScriptedComfy, stand: Stand) ->
     assert client.said[-1] == payload
 
 
-async def test_a_client_may_send_16_mb_but_not_more(comfy: ScriptedComfy, stand: Stand) -> None:
+async def test_a_client_may_send_4_mb_but_not_more(comfy: ScriptedComfy, stand: Stand) -> None:
     client = await stand.connect()
-    await client.socket.send_bytes(bytes(16 * 1024 * 1024 - 1))
+    await client.socket.send_bytes(bytes(4 * 1024 * 1024 - 1))
     await until(lambda: len(comfy.heard) == 1)
 
     with contextlib.suppress(ConnectionError):  # refused at its first bytes
-        await client.socket.send_bytes(bytes(16 * 1024 * 1024 + 1))
+        await client.socket.send_bytes(bytes(4 * 1024 * 1024 + 1))
     await until(lambda: stand.stats.client_sockets == 0)
     await client.socket.close()
 

@@ -88,8 +88,10 @@ def identify(facts: RequestFacts, rules: IdentityRules) -> Identity:
     if facts.remembered is not None and not (rules.is_required and facts.remembered.kind is IdKind.BROWSER):
         return _known(facts.remembered, facts, rules, is_remembered=False)
     if rules.use_client_id and facts.client_id:
-        if facts.client_id_owner is not None:
-            return Identity(facts.client_id_owner)
+        owner = facts.client_id_owner
+        # A client_id is no secret. Who has nothing else is not taken for somebody who has a name.
+        if owner is not None and owner.kind is not IdKind.NAMED:
+            return Identity(owner)
         if is_valid_name(facts.client_id):
             return Identity(UserId(IdKind.CLIENT, facts.client_id))
     if facts.is_browser and facts.wants_html and facts.spare_name and not rules.is_required:

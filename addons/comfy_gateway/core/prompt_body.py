@@ -20,6 +20,8 @@ MAX_ID_CHARACTERS: Final = 200
 _MAY_BE_ROUNDED: Final = re.compile(rb"[0-9]{19}|[0-9.][eE]\+?[0-9]{3}")
 """19 digits may be beyond 64 bits, three digits of exponent beyond a double."""
 
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
 
 @dataclass(frozen=True, slots=True)
 class PromptBody:
@@ -111,4 +113,7 @@ def _loads_as_comfyui_does(raw: bytes) -> Any:
 
 
 def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
+    """The value where it is a text that can be sent: a lone surrogate can be in JSON, but in no header or address."""
+    if not isinstance(value, str) or _SURROGATE.search(value):
+        return None
+    return value or None

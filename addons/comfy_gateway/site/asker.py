@@ -16,6 +16,8 @@ from comfy_gateway.core.visibility import is_own
 
 MAX_BODY_BYTES: Final = 16 * 1024 * 1024
 """Of an order such as ``{"delete": [ids]}``."""
+MAX_IDS: Final = 1000
+"""In one order. Each may be a question to the database and to a server."""
 
 
 class BadOrder(Exception):
@@ -82,11 +84,18 @@ async def order_in(request: web.Request) -> dict[str, Any]:
 
 
 def ids_in(order: dict[str, Any], name: str) -> list[str]:
-    """A list of prompt ids; what is no text cannot be one and is left out. Raises BadOrder for what is no list."""
+    """A list of prompt ids; what is no printable text cannot be one and is left out.
+
+    Raises BadOrder for what is no list, or one that is too long.
+    """
     ids = order.get(name, [])
     if not isinstance(ids, list):
         raise BadOrder(bad_request(f"{name!r} must be a list of prompt ids."))
-    return list(dict.fromkeys(one for one in ids if isinstance(one, str)))
+    if len(ids) > MAX_IDS:
+        raise BadOrder(
+            Refusal(413, "too_many_ids", f"{name!r} may name at most {MAX_IDS} prompts in one request.")
+        )
+    return list(dict.fromkeys(one for one in ids if isinstance(one, str) and one.isprintable()))
 
 
 def bad_request(why: str) -> Refusal:

@@ -21,7 +21,7 @@ from comfy_gateway.core.upstream import Backend, Source
 from comfy_gateway.core.visibility import OPEN, UNCLAIMED, Owner, Visibility, is_own
 from comfy_gateway.service.ledger import Ledger
 from comfy_gateway.service.user_servers import UserServers
-from comfy_gateway.site.asker import Asker, BadOrder, ids_in, order_in, told_bytes, written
+from comfy_gateway.site.asker import Asker, BadOrder, bad_request, ids_in, order_in, told_bytes, written
 from comfy_gateway.site.refusals import answer
 from comfy_gateway.site.servers import Said, Servers, off_the_loop, refusal_of
 
@@ -242,9 +242,11 @@ class QueuePages:
             current = self._own.current(asker.user)
             if not orders and not (current.source is Source.DUTY and self._visibility.guards_others):
                 orders = [(current, {})]
-        said = await self._servers.tell_all(
-            [(backend, loose_json.write({**order, **what})) for backend, what in orders], "/interrupt"
-        )
+        try:
+            bodies = [(backend, loose_json.write({**order, **what})) for backend, what in orders]
+        except ValueError:  # nested almost too deeply to be read is too deep to be written
+            return answer(bad_request("The body is nested too deeply."))
+        said = await self._servers.tell_all(bodies, "/interrupt")
         failed = [one for one in said if not one.is_ok]
         return answer(refusal_of(failed)) if failed and len(failed) == len(said) else web.Response()
 

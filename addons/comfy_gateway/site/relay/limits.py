@@ -48,7 +48,8 @@ class RelayLimits:
     uplink_budget_bytes: int = MEGABYTE
     """Of what clients send while a server cannot be reached; beyond it is dropped."""
     max_upstream_message_bytes: int = 256 * MEGABYTE
-    max_client_message_bytes: int = 16 * MEGABYTE
+    max_client_message_bytes: int = 4 * MEGABYTE
+    """As ComfyUI's own server has it."""
 
 
 @dataclass(slots=True)
