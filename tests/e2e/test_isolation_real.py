@@ -4,8 +4,11 @@ import random
 from typing import Any
 
 import aiohttp
+import pytest
+from playwright.async_api import Browser
 
 from tests.e2e.conftest import StartGateway
+from tests.e2e.front_end import FrontEnd, empty_to_save
 from tests.e2e.isolation_story import (
     TAB,
     Guest,
@@ -15,9 +18,17 @@ from tests.e2e.isolation_story import (
     try_to_see,
     try_to_touch,
 )
-from tests.e2e.test_real_comfyui import PREFIX, comfyui, pytestmark
+from tests.e2e.test_real_comfyui import (
+    PREFIX,
+    a_colour,
+    as_colour,
+    browser,
+    comfyui,
+    fresh_profile,
+    pytestmark,
+)
 
-__all__ = ["comfyui", "pytestmark"]
+__all__ = ["browser", "comfyui", "pytestmark"]
 
 
 def picture(size: int = 64) -> dict[str, Any]:
@@ -69,3 +80,33 @@ async def test_with_actions_nothing_of_alice_is_touched(
             assert work.done in await bob.read("/history")
             assert (await bob.get(f"/view?{work.view}")).status == 200
             await work.has_suffered_nothing()
+
+
+@pytest.mark.chromium
+async def test_bobs_page_works_beside_alices_prompts(
+    comfyui: str,
+    browser: Browser,
+    start_gateway: StartGateway,
+    http: aiohttp.ClientSession,
+) -> None:
+    async with (
+        start_gateway(DUTY_POD_URL=comfyui, ISOLATION="full") as gateway,
+        fresh_profile(browser) as context,
+    ):
+        alice = Guest(http, gateway.url, "alice", TAB)
+        async with alice.socket() as events:
+            work = await at_work(alice, events, picture(), slow)
+            tab = FrontEnd(await context.new_page())
+            await tab.open(f"{gateway.url}/?user_id=bob")
+            before = tab.watch.errors.copy()
+            await tab.page.keyboard.press("q")  # the panel of the queue, with alice's places in it
+            colour = a_colour()
+            await tab.draw(empty_to_save(colour, prefix=PREFIX))
+            run = await tab.press_run()
+            assert run.headers["x-comfy-session-user"] == "bob"
+            await work.has_suffered_nothing()
+            assert await tab.ending(run) == "execution_success"
+            assert as_colour(await tab.picture_below_node(run)) == colour
+            assert as_colour(await tab.picture_in_queue(run)) == colour
+            assert await tab.starts() == [run.prompt_id]
+            assert tab.watch.errors - before == {}
