@@ -48,6 +48,7 @@ from comfy_gateway.core.podname import PodNames, new_attempt
 from comfy_gateway.core.ports import Candidate, Clock, Cloud, SessionStore
 from comfy_gateway.core.session import MAY_BILL
 from comfy_gateway.core.upstream import Backend, Source, Upstream
+from comfy_gateway.core.visibility import Visibility
 from comfy_gateway.hooks.bounds import BoundsHook, ConnectionBounds
 from comfy_gateway.hooks.deadlines import DeadlinesHook
 from comfy_gateway.hooks.edge import Door, Edge
@@ -309,6 +310,7 @@ class Gateway:
             ledger=ledger,
             routes=routes,
             clock=clock,
+            visibility=visibility,
             tasks=tasks,
         )
         witness = SocketWitness(http, clock)
@@ -471,6 +473,7 @@ class Gateway:
         ledger: Ledger,
         routes: Routes,
         clock: Clock,
+        visibility: Visibility,
         tasks: Tasks,
     ) -> tuple[Inputs, Sequence[Part]]:
         """What carries input files, and its pages."""
@@ -505,6 +508,7 @@ class Gateway:
             prompts=ledger,
             routes=routes,
             clock=clock,
+            visibility=visibility,
         )
         uploads = InputUploads(
             inputs=inputs, book=book, store=store, server=server, transfers=transfers, routes=routes

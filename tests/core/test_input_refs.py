@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comfy_gateway.core.files import FileName
-from comfy_gateway.core.input_refs import InputRef, canonical, numbered, read, refs_in, with_refs, written
+from comfy_gateway.core.input_refs import (
+    InputRef,
+    canonical,
+    numbered,
+    read,
+    refs_in,
+    strays_in,
+    with_refs,
+    written,
+)
 
 UPLOADS = {
     "LoadImage": frozenset({"image"}),
@@ -208,3 +217,26 @@ def test_the_names_after_a_clash_are_those_that_comfyui_gives() -> None:
         "noending",
         "noending (1)",
     ]
+
+
+def test_names_that_may_lead_out_of_their_folder_are_found() -> None:
+    inputs = {
+        "image": "../output/a.png",
+        "plain": "../output/a.png",
+        "text": "x/../b.png [output]",
+        "list": {"__value__": ["/etc/x.png", "fine.png", ["2", 0]]},
+        "link": ["1", 0],
+        "empty": " ",
+        "number": 3,
+    }
+    document = {
+        "prompt": {
+            "1": {"class_type": "LoadImage", "inputs": inputs},
+            "2": {"class_type": 7, "inputs": {"image": "/x [temp]"}},
+            "3": {"class_type": "LoadImage"},
+            "4": "nothing",
+        }
+    }
+    found = list(strays_in(document, lambda _class: {"image", "list", "empty"}))
+    assert found == ["../output/a.png", "x/../b.png [output]", "/etc/x.png", "/x [temp]"]
+    assert list(strays_in({}, lambda _class: ())) == []

@@ -165,6 +165,36 @@ async def try_to_see(bob: Guest, work: Work, *, is_queue_still: bool = True) -> 
     assert (unknown.status, await unknown.text()) == (404, "")
 
 
+def reading(text: str) -> Nodes:
+    """A workflow that shows an input file."""
+    return {
+        "1": {"class_type": "LoadImage", "inputs": {"image": text}},
+        "9": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
+    }
+
+
+async def try_to_use(bob: Guest, work: Work) -> None:
+    """Alice's picture as an input of bob's prompt, or below a mask of his."""
+    name = work.picture["filename"]
+    told = []
+    for text in (
+        f"{name} [output]",
+        "gateway-e2e-no-such.png [output]",
+        f"../output/{name}",
+        f"x/../{name} [output]",
+    ):
+        refused = await bob.post("/prompt", {"prompt": reading(text), "client_id": TAB})
+        assert refused.status == 400, text
+        told.append((await refused.text()).replace(text.removesuffix(" [output]"), "…"))
+    assert told[0] == told[1]
+    mask = aiohttp.FormData()
+    mask.add_field("image", b"no picture", filename="mask.png", content_type="image/png")
+    mask.add_field("original_ref", json.dumps({"filename": name, "type": "output", "subfolder": ""}))
+    async with bob.http.post(f"{bob.url}/upload/mask", data=mask, headers=bob.headers) as answer:
+        assert answer.status == 400
+        assert name in await answer.text()
+
+
 async def an_identical_prompt(bob: Guest, work: Work) -> None:
     """It is answered from the cache: the file is bob's now as well, and nothing else of alice's is."""
     entry = (await work.alice.read(f"/history/{work.slow[-1]}"))[work.slow[-1]]
@@ -182,6 +212,7 @@ async def an_identical_prompt(bob: Guest, work: Work) -> None:
         assert (await bob.post("/history", {"clear": True})).status == 200
         assert await bob.read("/history") == {}
     assert (await work.alice.read("/history")).keys() >= work.ids
+    await work.alice.submit(reading(f"{work.picture['filename']} [output]"))
 
 
 async def listen_in(bob: Guest, act: Callable[[], Any]) -> list[Any]:

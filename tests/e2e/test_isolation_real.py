@@ -17,6 +17,7 @@ from tests.e2e.isolation_story import (
     listen_in,
     try_to_see,
     try_to_touch,
+    try_to_use,
 )
 from tests.e2e.test_real_comfyui import (
     PREFIX,
@@ -60,6 +61,7 @@ async def test_in_full_nothing_of_alice_is_seen_or_touched_and_bob_works_as_if_a
             async def attack() -> None:
                 await try_to_touch(bob, work)
                 await try_to_see(bob, work, is_queue_still=False)
+                await try_to_use(bob, work)
                 await work.has_suffered_nothing()
 
             heard = await listen_in(bob, attack)

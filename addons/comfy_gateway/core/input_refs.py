@@ -109,6 +109,22 @@ def with_refs(
     return {**document, "prompt": {**prompt, **changed}} if changed else document
 
 
+def strays_in(document: Mapping[str, Any], upload_inputs: UploadInputs) -> Iterator[str]:
+    """Texts that name a file by a path which is never carried: one that may lead out of its folder, and the like."""
+    prompt = document.get("prompt")
+    for node in prompt.values() if isinstance(prompt, Mapping) else ():
+        inputs = node.get("inputs") if isinstance(node, Mapping) else None
+        class_type = node.get("class_type") if isinstance(node, Mapping) else None
+        if not isinstance(inputs, Mapping):
+            continue
+        flagged = upload_inputs(class_type) if isinstance(class_type, str) else ()
+        for name, value in inputs.items():
+            for text in _texts_in(value, _MOST_NESTING):
+                names_file = name in flagged or text.endswith(_ANNOTATIONS)
+                if names_file and text.strip() and read(text) is None:
+                    yield text
+
+
 def numbered(file: FileName) -> Iterator[FileName]:
     """The file, then the names that ComfyUI tries when it is there with other content: ``a (1).png`` …"""
     yield file
@@ -149,6 +165,18 @@ def _visited(
         items = [_visited(item, is_flagged, renamed, most_nesting - 1) for item in value]
         return items if any(new is not old for new, old in zip(items, value, strict=True)) else value
     return value
+
+
+def _texts_in(value: Any, most_nesting: int) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif (
+        most_nesting
+        and isinstance(value, Mapping | list)
+        and not (isinstance(value, list) and _is_link(value))
+    ):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts_in(item, most_nesting - 1)
 
 
 def _is_link(value: list[Any]) -> bool:

@@ -27,6 +27,16 @@ def input_unavailable(name: str, why: str) -> Refusal:
     )
 
 
+def no_such_output(name: str) -> Refusal:
+    """Not there, or another's, in ComfyUI's own words for the former."""
+    return Refusal(
+        400,
+        "prompt_outputs_failed_validation",
+        "Prompt outputs failed validation",
+        f"Invalid image file: {name}",
+    )
+
+
 def input_too_large(name: str, why: str) -> Refusal:
     """The file is larger than the server takes."""
     return Refusal(

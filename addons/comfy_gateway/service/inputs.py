@@ -17,14 +17,23 @@ from typing import Any, Final, Protocol
 from comfy_gateway.core.errors import BackendUnavailable, PromptRefused, StorageUnavailable, StoreUnavailable
 from comfy_gateway.core.files import FileName
 from comfy_gateway.core.input_ports import InputServer, InputStore
-from comfy_gateway.core.input_refs import InputRef, UploadInputs, canonical, refs_in, with_refs, written
-from comfy_gateway.core.input_refusals import DISK_FULL, input_unavailable
+from comfy_gateway.core.input_refs import (
+    InputRef,
+    UploadInputs,
+    canonical,
+    refs_in,
+    strays_in,
+    with_refs,
+    written,
+)
+from comfy_gateway.core.input_refusals import DISK_FULL, input_unavailable, no_such_output
 from comfy_gateway.core.ports import Clock
 from comfy_gateway.core.prompts import PromptRecord
 from comfy_gateway.core.uploads import Content, Upload, best_name, carried_file, owner_keys, place_of
 from comfy_gateway.core.upstream import Backend, Source
 from comfy_gateway.core.users import UserId
 from comfy_gateway.core.vault import StoredFile
+from comfy_gateway.core.visibility import OPEN, Visibility
 from comfy_gateway.core.whereabouts import InStore, InVault, OnBackend, Unknown, Whereabouts
 from comfy_gateway.service.input_book import InputBook
 from comfy_gateway.service.input_transfers import ContentGone, InputTransfers
@@ -65,6 +74,10 @@ class Files(Protocol):
 
     def resolve(self, user_key: str | None, peer: str, file: FileName) -> Whereabouts:
         """By the name under which it was shown, for this user."""
+        ...
+
+    async def is_of(self, user_key: str | None, peer: str, file: FileName) -> bool:
+        """Whether a file of a shared server is for this user to use, by the name under which it was shown."""
         ...
 
 
@@ -140,7 +153,9 @@ class Inputs:
         prompts: Prompts,
         routes: Routes,
         clock: Clock,
+        visibility: Visibility = OPEN,
     ) -> None:
+        self._visibility = visibility
         self._book = book
         self._store = store
         self._server = server
@@ -170,6 +185,9 @@ class Inputs:
         """
         catalogue = await self._catalogue(user, backend, peer)
         upload_inputs: UploadInputs = _no_inputs if catalogue is None else catalogue.upload_inputs
+        if self._visibility.hides_others and backend.source is Source.DUTY:
+            for text in strays_in(document, upload_inputs):
+                raise PromptRefused(no_such_output(text))
         refs = refs_in(document, upload_inputs)
         errand = self._errand(user, document, backend, peer)
         if not refs:
@@ -458,6 +476,12 @@ class Inputs:
             backend, there = self._routes.home, file
         if there is None:
             return None
+        if (
+            self._visibility.hides_others
+            and backend.source is Source.DUTY
+            and not await self._files.is_of(user_key, errand.peer, file)
+        ):
+            raise PromptRefused(no_such_output(file.path))
         if place_of(backend) == place_of(errand.backend):
             return there
         try:
