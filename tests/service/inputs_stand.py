@@ -23,8 +23,10 @@ from comfy_gateway.core.input_refs import read
 from comfy_gateway.core.uploads import Content
 from comfy_gateway.core.upstream import Backend, Source, Upstream
 from comfy_gateway.core.users import IdKind, UserId
+from comfy_gateway.core.visibility import OPEN, Visibility
 from comfy_gateway.service.activity import Activity
 from comfy_gateway.service.catalogues import Catalogues
+from comfy_gateway.service.file_owners import FileOwners
 from comfy_gateway.service.files import Files
 from comfy_gateway.service.input_book import InputBook
 from comfy_gateway.service.input_lists import InputLists
@@ -115,6 +117,7 @@ class World:
     part_bytes: int = 1024 * 1024
     reserve_bytes: int = 0
     vault: Any = None
+    visibility: Visibility = OPEN
 
     async def build(self) -> None:
         """Put the parts together, as at a start; a second time: as after a restart."""
@@ -139,17 +142,20 @@ class World:
             tasks=self.tasks,
             pod_body_bytes=self.pod_body_bytes,
         )
+        owners = FileOwners(self.ledger, self.clock) if self.visibility.hides_others else None
+        self.files = Files(routes=self.routes, told=ToldFiles(self.clock), vault=self.vault, owners=owners)
         self.inputs = Inputs(
             book=self.book,
             store=self.store,
             server=self.server,
             transfers=self.transfers,
             catalogues=self.catalogues,
-            files=Files(routes=self.routes, told=ToldFiles(self.clock), vault=self.vault),
+            files=self.files,
             vault=self.vault,
             prompts=self.ledger,
             routes=self.routes,
             clock=self.clock,
+            visibility=self.visibility,
         )
         self.uploads = InputUploads(
             inputs=self.inputs,

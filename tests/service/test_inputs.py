@@ -11,6 +11,7 @@ from comfy_gateway.core.errors import PromptRefused, StorageUnavailable, StoreUn
 from comfy_gateway.core.files import FileName
 from comfy_gateway.core.prompts import Outcome, PromptRecord
 from comfy_gateway.core.users import IdKind, UserId
+from comfy_gateway.core.visibility import Isolation, Visibility
 from comfy_gateway.core.whereabouts import InStore, OnBackend, Unknown
 from tests.conditions import wait_for
 from tests.service.inputs_stand import ALICE, BOB, PEER, World, load_image, named, png, sha256, world
@@ -247,6 +248,33 @@ async def test_an_output_of_the_pod_is_named_as_the_pod_knows_it(around: World) 
     around.move()
     (around.pod.simulator.folders.output / "x.png").write_bytes(X)
     assert await around.carried("private-k3/x.png [output]") == ["x.png [output]"]
+
+
+@pytest.mark.parametrize("is_on_pod", [False, True])
+async def test_where_others_are_hidden_only_ones_own_outputs_can_be_inputs(
+    tmp_path: Path, is_on_pod: bool
+) -> None:
+    async with world(tmp_path, visibility=Visibility(Isolation.FULL)) as around:
+        output = {"images": [{"filename": "x.png", "subfolder": "", "type": "output"}]}
+        around.files.seen(BOB.key, around.home.backend, output)
+        (around.home.simulator.folders.output / "x.png").write_bytes(X)
+        if is_on_pod:
+            around.move()
+        for name in ("x.png", "no-such.png"):
+            with pytest.raises(PromptRefused) as refused:
+                await around.carried(f"{name} [output]")
+            assert refused.value.refusal.status == 400
+            assert refused.value.refusal.details == f"Invalid image file: {name}"
+        around.files.seen(ALICE.key, around.home.backend, output)
+        [told] = await around.carried("x.png [output]")
+        assert told.startswith("carried/") is is_on_pod
+
+
+async def test_where_others_are_hidden_no_name_leads_out_of_its_folder(tmp_path: Path) -> None:
+    async with world(tmp_path, visibility=Visibility(Isolation.FULL)) as around:
+        await around.carried("warm.png [input]")
+        with pytest.raises(PromptRefused, match="validation"):
+            await around.carried("../output/x.png [input]")
 
 
 async def test_an_output_of_home_is_brought_to_the_pod_as_an_input(around: World) -> None:
