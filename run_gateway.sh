@@ -72,7 +72,7 @@ Runs ruff, mypy, import-linter, shellcheck, hadolint and the quick tests, and ch
   paths      run only pytest, on these paths: ./run_gateway.sh test tests/core
 
 GATEWAY_COVERAGE=off runs the tests without measuring coverage. GATEWAY_REQUIRE_ALL=1 fails a test where it would be
-skipped because a program (Chromium, PostgreSQL, nginx) is not installed.
+skipped because a program (Chromium, PostgreSQL, nginx, Caddy) is not installed.
 TEXT
         bench) cat <<'TEXT' ;;
 usage: ./run_gateway.sh bench [arguments]

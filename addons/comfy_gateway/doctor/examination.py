@@ -6,6 +6,7 @@ import stat
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ from comfy_gateway.core.session import Session, State
 from comfy_gateway.core.telemetry import Sample
 from comfy_gateway.core.upstream import Upstream
 from comfy_gateway.doctor.findings import Finding, fail, ok, skip, warn
+from comfy_gateway.doctor.sign_in import look_at_sign_in
 from comfy_gateway.settings import Settings, SettingsError, load
 from comfy_gateway.wiring import AGENT_TIMEOUT_S, duty_backends, order_of
 
@@ -58,6 +60,7 @@ async def examine(
             examination.state_folder,
             examination.database,
             examination.port,
+            partial(look_at_sign_in, settings),
             examination.duty,
             examination.templates,
             examination.runpod,

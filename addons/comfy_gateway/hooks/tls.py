@@ -65,7 +65,7 @@ class Certificate:
             return None
 
     def _join(self) -> Path:
-        _check(self._cert, self._key)
+        check_pair(self._cert, self._key)
         try:
             content = self._key.read_bytes().rstrip() + b"\n" + self._cert.read_bytes()
             # A name of its own: mitmproxy keeps what it once made of a file of the same name.
@@ -78,8 +78,8 @@ class Certificate:
         return joined
 
 
-def _check(cert: Path, key: Path) -> None:
-    """Whether OpenSSL takes both, and the one belongs to the other."""
+def check_pair(cert: Path, key: Path) -> None:
+    """Whether OpenSSL takes both, and the one belongs to the other. Raises CertificateUnusable."""
 
     def no_password() -> str:
         raise CertificateUnusable(f"{key}: the key has a password; take it off with openssl pkey")
