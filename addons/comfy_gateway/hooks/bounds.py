@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 """Of one message of a client's WebSocket, which mitmproxy would put together without end; as ComfyUI has it."""
 MAX_FRAGMENTS: Final = 4096
+CLOSE_WITHIN_S: Final = 1.0
+"""For the closing frame to arrive."""
 MAX_AHEAD_BYTES: Final = 1024 * 1024
 """Of requests that a client sends before the one ahead of them is answered."""
 
@@ -112,6 +114,7 @@ class BoundsHook:
             # wsproto calls this once with nothing before the connection is whole.
             if data and isinstance(ws.conn, connection.Client) and _is_too_large(ws.frame_buf):
                 ws._events.append(CloseConnection(code=1009))  # noqa: SLF001 - wsproto has no other way
+                asyncio.get_running_loop().call_later(CLOSE_WITHIN_S, _cut_of(ws.conn))
             else:
                 stock_receive(ws, data)
 
@@ -249,8 +252,13 @@ def _break_off(server: Any) -> Any:
     )
     yield ReceiveHttp(error)
     server.state = server.done
-    # What still comes would keep mitmproxy from closing for as long as it comes.
-    handler = ctx.master.addons.get("proxyserver").connections.get(server.conn.id)
-    io = handler and handler.transports.get(server.conn)
+    _cut_of(server.conn)()
+
+
+def _cut_of(client: connection.Client) -> Callable[[], None]:
+    """What cuts the connection. mitmproxy closes it only when all that it has written is sent, which may be never."""
+    handler = ctx.master.addons.get("proxyserver").connections.get(client.id)
+    io = handler and handler.transports.get(client)
     if io and isinstance(io.writer, asyncio.StreamWriter):
-        io.writer.transport.abort()
+        return io.writer.transport.abort
+    return lambda: None
