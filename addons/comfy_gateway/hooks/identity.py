@@ -117,6 +117,10 @@ class IdentityHook:
         request = flow.request
         if not _METHOD.fullmatch(request.data.method) or request.http_version not in _VERSIONS:
             # mitmproxy would pass it on as it came, and the server's complaint quotes the line with its own path.
+            request.method, request.http_version = (
+                "POST",
+                "HTTP/1.1",
+            )  # the site would stumble over it as well
             answer(flow, gateway, MALFORMED)
             return
         try:
