@@ -25,7 +25,7 @@ from comfy_gateway.core.podname import PodNames
 from comfy_gateway.core.sign_in import AuthMode
 from comfy_gateway.core.upstream import Upstream
 from comfy_gateway.core.visibility import Isolation, Visibility
-from comfy_gateway.settings import Settings, SettingsError, load, load_users_file
+from comfy_gateway.settings import Settings, SettingsError, load, load_users_file, parse
 from comfy_gateway.settings.__main__ import main
 from comfy_gateway.settings.describe import default_text, markdown
 from comfy_gateway.settings.model import variables
@@ -840,3 +840,11 @@ def test_the_check_reads_the_environment_of_the_process(
     monkeypatch.setenv("TRUSTED_PROXIES", "0.0.0.0/0")
     assert main(["--check"]) == 0
     assert "warning: TRUSTED_PROXIES" in capsys.readouterr().err
+
+
+def test_weights_are_read_and_checked() -> None:
+    assert parse.weights("alice=2, b=c=0.5") == {"alice": 2.0, "b=c": 0.5}
+    assert parse.weights({"alice": 3}) == {"alice": 3.0}
+    for wrong in ("alice", "alice=x", "alice=0", "=2", "alice=nan", "alice=101"):
+        with pytest.raises(ValueError, match=r"0\.01 to 100"):
+            parse.weights(wrong)

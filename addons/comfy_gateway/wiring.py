@@ -97,6 +97,7 @@ from comfy_gateway.service.signals import Signals
 from comfy_gateway.service.submission import Submission
 from comfy_gateway.service.tasks import Tasks
 from comfy_gateway.service.told_files import ToldFiles
+from comfy_gateway.service.turns import Turns
 from comfy_gateway.service.user_servers import UserServers
 from comfy_gateway.service.vault import Vault
 from comfy_gateway.service.vault_retention import VaultRetention
@@ -314,7 +315,16 @@ class Gateway:
             tasks=tasks,
         )
         witness = SocketWitness(http, clock)
+        limits = settings.limits
+        turns = Turns(
+            ledger=ledger,
+            comfy=comfy,
+            is_fair=limits.fair_turns,
+            weights=limits.fair_weights,
+            most_queued=limits.max_queued_per_user,
+        )
         rescue = Rescue(
+            turns=turns,
             ledger=ledger,
             routes=routes,
             comfy=comfy,
@@ -348,6 +358,7 @@ class Gateway:
         self._open.push_async_callback(relay.aclose)
         meters.watch_values("comfy_gateway_relay", "The relay's", relay.stats)
         submission = Submission(
+            turns=turns,
             ledger=ledger,
             routes=routes,
             placement=placement,

@@ -88,6 +88,7 @@ async def test_what_runs_or_waits_has_no_fate_yet_and_can_be_taken_back(story: S
     await wait_for(runs, "the first one to run")
     queue = await story.server.queue(story.duty)
     assert queue == QueueIds(frozenset({"running"}), frozenset({"waiting", "unwanted"}))
+    assert set(queue.numbers) == {"running", "waiting", "unwanted"}
     assert "waiting" in queue
     assert "other" not in queue
     assert await story.server.fates(story.duty, ["running", "waiting"]) == {}

@@ -114,6 +114,8 @@ class FakeComfyServer:
     interrupted: list[str | None] = field(default_factory=list)
     object_infos: dict[str, bytes] = field(default_factory=dict)
     """By backend id; the others have the one node class that saves pictures."""
+    numbers: dict[str, float] = field(default_factory=dict)
+    """By prompt id."""
     read: list[str] = field(default_factory=list)
     """Ids of the backends whose object_info was asked for."""
 
@@ -121,7 +123,7 @@ class FakeComfyServer:
         """Raises BackendUnavailable for one that is down."""
         self.asked.append(backend.id)
         self._check(backend)
-        return QueueIds(frozenset(), frozenset(self.queued.get(backend.id, ())))
+        return QueueIds(frozenset(), frozenset(self.queued.get(backend.id, ())), self.numbers)
 
     async def entry(self, backend: Backend, prompt_id: str) -> dict[str, Any] | None:
         """Raises BackendUnavailable for one that is down."""

@@ -47,6 +47,7 @@ from comfy_gateway.service.sessions import Sessions
 from comfy_gateway.service.submission import Submission
 from comfy_gateway.service.tasks import Tasks
 from comfy_gateway.service.told_files import ToldFiles
+from comfy_gateway.service.turns import Turns
 from tests.fakes.clock import FakeClock
 from tests.fakes.ledger import ledger_in_memory
 from tests.fakes.servers import FakeComfyServer
@@ -150,7 +151,15 @@ class StandInRelay:
 class Stand:
     """An open gateway, its hooks, and what they have set off."""
 
-    def __init__(self, rules: Rules = RULES, *, home: Backend = HOME, duty: Backend = DUTY) -> None:
+    def __init__(
+        self,
+        rules: Rules = RULES,
+        *,
+        home: Backend = HOME,
+        duty: Backend = DUTY,
+        is_fair: bool = False,
+        most_queued: int = 0,
+    ) -> None:
         self.clock = FakeClock()
         self.begun: list[UserId] = []
         """Users for whom a pod was asked for."""
@@ -170,6 +179,7 @@ class Stand:
         bursts = Bursts(sessions=self.sessions, rules=rules, clock=self.clock, begin=self.begun.append)
         self.comfy = FakeComfyServer()
         self.placement = StandInPlacement(self.routes)
+        self.turns = Turns(ledger=self.ledger, comfy=self.comfy, is_fair=is_fair, most_queued=most_queued)
         self.inputs = StandInInputs()
         self.nudged: list[UserId] = []
         self.submission = Submission(
@@ -184,6 +194,7 @@ class Stand:
             keys=KEYS,
             clock=self.clock,
             nudge=self.nudged.append,
+            turns=self.turns,
         )
         self.edge = Edge(
             routes=self.routes,

@@ -10,6 +10,7 @@ import orjson
 from comfy_gateway.adapters.bounded_get import Answer, NoUsableAnswer, bounded_answer
 from comfy_gateway.core import loose_json
 from comfy_gateway.core.errors import BackendUnavailable
+from comfy_gateway.core.history import item_number
 from comfy_gateway.core.ports import Fates, PromptAnswer, QueueIds
 from comfy_gateway.core.upstream import Backend, front_door_headers
 
@@ -41,7 +42,8 @@ class HttpComfyServer:
         """Ids in ``/queue``, whose entries are ``[number, prompt_id, …]``."""
         answer = await self._ask(backend, "/queue")
         try:
-            return QueueIds(_ids(answer["queue_running"]), _ids(answer["queue_pending"]))
+            running, pending = answer["queue_running"], answer["queue_pending"]
+            return QueueIds(_ids(running), _ids(pending), _numbers([*running, *pending]))
         except (KeyError, TypeError, IndexError):
             raise BackendUnavailable("queue: unknown shape") from None
 
@@ -134,3 +136,8 @@ def _document(body: bytes, topic: str) -> dict[str, Any]:
 
 def _ids(items: Any) -> frozenset[str]:
     return frozenset(str(item[1]) for item in items)
+
+
+def _numbers(items: list[Any]) -> dict[str, float]:
+    numbers = ((str(item[1]), item_number(item)) for item in items)
+    return {prompt_id: number for prompt_id, number in numbers if number is not None}

@@ -152,6 +152,8 @@ class QueueIds:
 
     running: frozenset[str]
     pending: frozenset[str]
+    numbers: Mapping[str, float] = field(default_factory=dict, compare=False)
+    """By id: what orders the queue."""
 
     def __contains__(self, prompt_id: str) -> bool:
         return prompt_id in self.running or prompt_id in self.pending

@@ -83,6 +83,19 @@ class PromptBody:
             return number if math.isfinite(number) else position
         return -position if self.document.get("front") else position
 
+    @property
+    def is_ordered(self) -> bool:
+        """Whether the client has a wish for its place."""
+        return "number" in self.document or "front" in self.document
+
+    @property
+    def has_usable_number(self) -> bool:
+        """False for one that ComfyUI cannot read, and shall say so itself."""
+        try:
+            return "number" not in self.document or isinstance(float(self.document["number"]), float)
+        except (TypeError, ValueError, OverflowError):
+            return False
+
     def addressed(self, prompt_id: str, sid: str) -> Self:
         """The prompt under this id for this socket: ``client_id`` is set at the top and in ``extra_data``."""
         document = {**self.document, "prompt_id": prompt_id, "client_id": sid}
@@ -90,6 +103,11 @@ class PromptBody:
         if isinstance(extra_data, dict):  # anything else ComfyUI itself refuses
             document["extra_data"] = {**extra_data, "client_id": sid}
         return replace(self, document=document)
+
+    def numbered(self, number: float | None) -> Self:
+        """The prompt under this number; None leaves it to the server's counter. Nothing of the client's own is left."""
+        kept = {name: value for name, value in self.document.items() if name not in {"number", "front"}}
+        return replace(self, document=kept if number is None else {**kept, "number": number})
 
     def write(self) -> bytes:
         """The body as it is sent. Raises ValueError for one that is nested too deeply to be written again."""

@@ -105,6 +105,17 @@ PROMPT_ON_ITS_WAY: Final = Refusal(
 )
 
 
+def queue_full(most: int) -> Refusal:
+    """A user has as many prompts on the shared servers as one may have."""
+    return Refusal(
+        429,
+        "queue_full",
+        f"You have {most} prompts in the queue, which is as many as one may have.",
+        "Wait until some have ended, or take some out.",
+        retry_after_s=15,
+    )
+
+
 def bad_path(why: str) -> Refusal:
     """A path that two servers on the way could read differently."""
     return Refusal(400, "bad_path", "The path cannot be used.", why)

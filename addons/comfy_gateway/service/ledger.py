@@ -131,6 +131,7 @@ class Ledger:
         self._bodies = _Bodies(max_body_bytes)
         self._early: OrderedDict[str, _Early] = OrderedDict()
         self._watchers: list[Watcher] = []
+        self._release_watchers: list[Callable[[str], None]] = []
 
     async def load(self) -> None:
         """Take in what was stored, before anything else is asked. Prompts whose answer was not heard are doubtful.
@@ -374,6 +375,15 @@ class Ledger:
         self._watchers.append(watcher)
         return lambda: self._watchers.remove(watcher)
 
+    def watch_releases(self, watcher: Callable[[str], None]) -> None:
+        """Have ``watcher(prompt_id)`` called when a reserved prompt turns out not to have been accepted."""
+        self._release_watchers.append(watcher)
+
+    def reserved(self, prompt_id: str) -> PromptRecord | None:
+        """The record of a prompt whose answer is not known yet."""
+        held = self._reserved.get(prompt_id)
+        return None if held is None else held.record
+
     # -- the history
 
     def forget(self, user_key: str | None, prompt_ids: Iterable[str] | None = None) -> None:
@@ -441,6 +451,8 @@ class Ledger:
         self._bodies.drop(prompt_id)
         if not held.settled.done():
             held.settled.set_result(record)
+        for watcher in self._release_watchers:
+            watcher(prompt_id)
 
     def _note_early(self, prompt_id: str) -> _Early:
         early = self._early.setdefault(prompt_id, _Early())

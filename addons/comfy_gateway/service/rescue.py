@@ -26,6 +26,7 @@ from comfy_gateway.core.users import UserId
 from comfy_gateway.service.ledger import Ledger
 from comfy_gateway.service.routes import Routes
 from comfy_gateway.service.tasks import Tasks
+from comfy_gateway.service.turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +81,7 @@ class Rescue:
         keys: Keys,
         clock: Clock,
         tasks: Tasks,
+        turns: Turns | None = None,
         try_for_s: float = TRY_FOR_S,
     ) -> None:
         self._ledger = ledger
@@ -91,6 +93,7 @@ class Rescue:
         self._keys = keys
         self._clock = clock
         self._tasks = tasks
+        self._turns = turns or Turns(ledger=ledger, comfy=comfy, is_fair=False)
         self._try_for_s = try_for_s
         self._under_way: set[str] = set()
         self._ran_again: set[str] = set()
@@ -176,6 +179,7 @@ class Rescue:
                 before = target
                 # First, so that the relay listens there before the first event.
                 self._ledger.move(record.prompt_id, target.id)
+                self._turns.place_again(record, target)
             try:
                 answer = await self._try(record, body, target, user)
             except BackendUnavailable as error:
@@ -202,9 +206,12 @@ class Rescue:
             return None  # an earlier try, of which no answer came, has arrived
         document = await self._inputs.carry(user, body.document, target)
         sid = upstream_sid(self._keys, user, record.sid)
-        content = replace(body, document=dict(document)).addressed(record.prompt_id, sid).write()
-        answer = await self._comfy.post_prompt(target, content)
+        addressed = replace(body, document=dict(document)).addressed(record.prompt_id, sid)
+        if self._turns.has_number(record.prompt_id):
+            addressed = addressed.numbered(self._turns.number(record.prompt_id))
+        answer = await self._comfy.post_prompt(target, addressed.write())
         if answer.prompt_id == record.prompt_id:
+            self._turns.answered(record.prompt_id, answer.document.get("number"))
             return None
         return _complaint(answer.document)
 

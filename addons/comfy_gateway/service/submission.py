@@ -36,6 +36,7 @@ from comfy_gateway.service.bursts import Bursts
 from comfy_gateway.service.ledger import Foreign, InFlight, Ledger, New, Reserved, Same
 from comfy_gateway.service.meters import Meters
 from comfy_gateway.service.routes import Routes
+from comfy_gateway.service.turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +110,8 @@ class OnItsWay:
     content: bytes = field(repr=False)
     """What is sent: the body with the inputs as the backend has them."""
     is_second_try: bool = False
+    sent_document: Mapping[str, Any] | None = field(default=None, repr=False)
+    """``content``, but for the number."""
 
     @property
     def prompt_id(self) -> str:
@@ -145,6 +148,7 @@ class Submission:
         keys: Keys,
         clock: Clock,
         nudge: Callable[[UserId], None],
+        turns: Turns | None = None,
         answer_wait_s: float = ANSWER_WAIT_S,
     ) -> None:
         """``nudge(user)`` has the user's pod looked at now."""
@@ -159,6 +163,7 @@ class Submission:
         self._keys = keys
         self._clock = clock
         self._nudge = nudge
+        self._turns = turns or Turns(ledger=ledger, comfy=comfy, is_fair=False)
         self._answer_wait_s = answer_wait_s
 
     # -- before it is sent
@@ -180,6 +185,7 @@ class Submission:
         except ValueError as error:
             raise PromptRefused(bad_prompt(str(error))) from None
         backend = self._placement.backend_for(user, body.document)
+        await self._turns.learn(backend)
         record = PromptRecord(
             prompt_id, user.key if user is not None else None, sid, backend.id, accepted_at=self._clock.now()
         )
@@ -195,7 +201,10 @@ class Submission:
                 number=body.number_shown(position),
                 body_sha256=await _sha256(raw),
             )
+            self._turns.place(way.record, way.backend, is_new=True)
             known = await self._make_ready(way)
+            if known is None:
+                self._number(way)
         except BaseException:
             self._ledger.discard(prompt_id)
             raise
@@ -245,7 +254,7 @@ class Submission:
     async def _aim(self, way: OnItsWay) -> PromptRecord | None:
         """Bring its inputs to its backend, have its events heard from there, write it down. Raises PromptRefused."""
         document = await self._inputs.carry(way.user, way.body.document, way.backend, peer=way.peer)
-        way.content = way.written
+        way.content, way.sent_document = way.written, document
         if document is not way.body.document:
             way.content = replace(way.body, document=dict(document)).write()
         if way.sid:
@@ -253,8 +262,19 @@ class Submission:
             # opened in time does not hold the prompt back: the relay makes up the ending.
             await self._relay.is_listening(way.user, way.sid, timeout_s=SOCKET_WAIT_S, backend=way.backend)
         way.record = replace(way.record, backend_id=way.backend.id)
+        self._turns.place(way.record, way.backend)
         reserved = await self._ledger.write_down(way.record, way.written, stored_body=way.stored)
         return None if reserved == New() else await self._known(reserved)
+
+    def _number(self, way: OnItsWay) -> None:
+        """Its turn on a shared server, decided now that it is about to be sent."""
+        if not self._turns.has_number(way.prompt_id) or not way.body.has_usable_number:
+            return
+        number = self._turns.number(way.prompt_id)
+        if number is None and not way.body.is_ordered:
+            return
+        document = way.body.document if way.sent_document is None else dict(way.sent_document)
+        way.content = replace(way.body, document=document).numbered(number).write()
 
     # -- after it was sent
 
@@ -283,6 +303,7 @@ class Submission:
 
     async def _conclude(self, way: OnItsWay, answer: PromptAnswer) -> Reply | None:
         if answer.prompt_id is not None:
+            self._turns.answered(way.prompt_id, answer.document.get("number"))
             errors = answer.document.get("node_errors")
             record = self._ledger.confirm(
                 way.prompt_id,
@@ -301,9 +322,8 @@ class Submission:
 
     def _accepted(self, way: OnItsWay, answer: PromptAnswer, record: PromptRecord | None) -> Reply:
         if record is None:  # the ledger has let go of it
-            return Reply(
-                answer.status, loose_json.write(answer.document), answer.prompt_id, way.backend.source
-            )
+            told = {**answer.document, "number": way.record.number}
+            return Reply(answer.status, loose_json.write(told), answer.prompt_id, way.backend.source)
         document = {**answer.document, "prompt_id": record.prompt_id, "number": record.number}
         return Reply(answer.status, loose_json.write(document), record.prompt_id, way.backend.source)
 
@@ -335,6 +355,7 @@ class Submission:
             known = await self._aim(way)
             if known is not None:
                 return _stored_answer(known)
+            self._number(way)
             answer = await self._comfy.post_prompt(way.backend, way.content)
         except PromptRefused as refused:
             self._ledger.discard(way.prompt_id)

@@ -382,6 +382,16 @@ class Vault(Group):
 class Limits(Group):
     """Caps and patience"""
 
+    fair_turns: Annotated[Flag, Var("FAIR_TURNS")] = True
+    """Let users take turns on the shared servers (docs/fairness.md); 0: first come, first served."""
+    fair_weights: Annotated[
+        Mapping[str, float],
+        Var("FAIR_WEIGHTS", "names of users with numbers from 0.01 to 100, such as alice=2"),
+        BeforeValidator(parse.weights),
+    ] = Field(default_factory=dict)
+    """Users who have more turns than others, or fewer, comma separated; 1 for everybody else."""
+    max_queued_per_user: Annotated[int, Var("MAX_QUEUED_PER_USER"), Field(ge=0, le=1_000_000)] = 200
+    """Prompts that one user may have waiting and running on the shared servers; beyond it 429. 0: no bound."""
     max_active_sessions: Annotated[int, Var("RUNPOD_MAX_ACTIVE_SESSIONS"), Field(ge=0, le=10_000)] = 10
     """Private pods at one time; users beyond it stay on duty."""
     budget_hourly_usd: Annotated[float, Var("BUDGET_HOURLY_USD"), Field(ge=0, le=1_000_000)] = 20

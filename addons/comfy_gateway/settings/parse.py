@@ -405,6 +405,26 @@ def user_names(value: Any) -> tuple[str, ...]:
     return found
 
 
+def weights(value: Any) -> dict[str, float]:
+    """``alice=2,bob=0.5``, or an object of them. A name may hold ``=``: the last one counts."""
+    allowed = "names of users with numbers from 0.01 to 100, such as alice=2,bob=0.5"
+    pairs = (
+        list(value.items())
+        if isinstance(value, Mapping)
+        else [word.rpartition("=")[::2] for word in words(value)]
+    )
+    found = {}
+    for name, text in pairs:
+        try:
+            weight = float(text)
+        except (TypeError, ValueError):
+            raise ValueError(allowed) from None
+        if not is_valid_name(str(name).strip()) or not 0.01 <= weight <= 100:
+            raise ValueError(allowed)
+        found[str(name).strip()] = weight
+    return found
+
+
 def provider(value: str) -> str:
     """Where private pods come from."""
     return available(value, ("runpod",), ("local",))

@@ -180,14 +180,15 @@ class Jobs:
 
     def _shown(self, asker: Asker, backend: Backend, job: dict[str, Any]) -> dict[str, Any] | None:
         record = self._ledger.find(job["id"])
+        known = record or self._ledger.reserved(job["id"])
+        number = None if known is None else known.number
         owner = self._queue.owner_of(asker, job["id"], backend.source)
         if self._visibility.has_place(asker.key, owner, backend.source):
-            number = None if record is None else record.number
             return anonymous_job(job, self._queue.veiled(job["id"]), number=number)
         if not self._visibility.is_listed(asker.key, owner, backend.source):
             return None
         if record is None:
-            return shown_job(job, alias=backend.alias)
+            return shown_job(job, alias=backend.alias, number=number)
         is_taken_out = record.is_hidden and is_own(asker.key, record.user_key)
         return None if is_taken_out else shown_job(job, alias=backend.alias, number=record.number)
 

@@ -114,11 +114,12 @@ class QueuePages:
         for item in items:
             record = self._ledger.find(item[1])
             owner = self.owner_of(asker, item[1], backend.source)
-            number = item[0] if record is None else record.number
+            known = record or self._ledger.reserved(item[1])
+            number = item[0] if known is None else known.number
             if self._visibility.has_place(asker.key, owner, backend.source):
                 shown.append(self._place(number, item[1]))
             elif record is None:
-                shown.append(history.shown_item(item))
+                shown.append(history.shown_item(item, number=number))
             elif self._visibility.is_listed(asker.key, owner, backend.source):
                 shown.append(history.shown_item(item, number=number, sid=asker.sid_of(record)))
         return shown
