@@ -61,6 +61,8 @@ def gateway_settings(
         "TRUSTED_PROXIES": "192.0.2.1",
         "AUTH_BASIC": "",
         "AUTH_OPERATORS": "demo-operator",
+        "ISOLATION": "actions",
+        "ISOLATION_OPERATOR_ROUTES": "/free,/internal/*,/manager/*",
         "USER_ID_COOKIE": "demo-user",
         "RUNPOD_CONFIG_PATH": str(empty),
         "RUNPOD_API_KEY": API_KEY,
