@@ -267,3 +267,19 @@ async def test_a_user_of_a_pool_is_replayed_on_the_server_that_is_theirs_now(clo
     world.rescue.forgotten("p1", "duty-0")
     await world.clock.advance(1)
     assert [backend_id for backend_id, _ in world.comfy.posted] == ["duty-1"]
+
+
+async def test_what_a_dead_pod_had_comes_to_duty_in_its_users_order(world: World) -> None:
+    pod = await world.ready()
+    ids = [f"p{place}" for place in range(6)]
+    for prompt_id in ids:
+        await sent(world, prompt_id, backend_id=pod.name)
+    world.sessions.apply(ALICE, Event.VANISHED, "test")
+    await world.clock.advance(1)
+    numbers = {
+        body["prompt_id"]: body["number"]
+        for _, raw in world.comfy.posted
+        if "number" in (body := orjson.loads(raw))
+    }
+    assert sorted(numbers, key=lambda prompt_id: numbers[prompt_id]) == [one for one in ids if one in numbers]
+    assert len(numbers) >= 5, "one alone may be left to the server's counter"

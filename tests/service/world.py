@@ -33,6 +33,7 @@ from comfy_gateway.service.sessions import Sessions
 from comfy_gateway.service.settling import Settling
 from comfy_gateway.service.signals import Signals
 from comfy_gateway.service.tasks import Tasks
+from comfy_gateway.service.turns import Turns
 from tests.fakes.clock import FakeClock
 from tests.fakes.cloud import FakeCloud, RentedPod
 from tests.fakes.ledger import ledger_in_memory
@@ -163,6 +164,7 @@ class World:
             stray_grace_s=self.rules.idle.idle_s,
         )
         self.rescue = Rescue(
+            turns=Turns(ledger=self.ledger, comfy=self.comfy),
             ledger=self.ledger,
             routes=self.routes,
             comfy=self.comfy,
