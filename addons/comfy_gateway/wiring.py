@@ -704,6 +704,7 @@ def rules_of(settings: Settings) -> Rules:
         waits_for_models=settings.boot.waits_for_models,
         startup_poll_s=settings.boot.poll_s,
         min_agent=settings.pod.min_agent,
+        allows_open_pods=settings.pod.allow_open,
         telemetry_poll_s=poll_s,
         agent_wait_s=settings.boot.agent_wait_s,
         drain_timeout_s=settings.boot.drain_timeout_s,

@@ -89,6 +89,7 @@ class SimPod:
     stuck           the container never starts, though the pod bills
     runtime_hidden  the API shows `runtime: null` although the container runs
     app_dead, agent_dead  the process does not listen (the proxy answers 502)
+    is_open         the front door asks for no token
     lease_times_s   when an authenticated agent request carried the lease header, by the cloud's clock
     """
 
@@ -105,6 +106,7 @@ class SimPod:
     runtime_hidden: bool = False
     app_dead: bool = False
     agent_dead: bool = False
+    is_open: bool = False
     lease_times_s: list[float] = field(default_factory=list)
 
     @property

@@ -29,6 +29,10 @@ class Mood:
     """Further seconds until the agent answers; less than 0 where it is up before ComfyUI."""
     is_healthy: bool = True
     has_agent: bool = True
+    is_open: bool = False
+    """Whether ComfyUI answers without the token; a duty server always does."""
+    knock_status: int | None = 401
+    """Status of the answer to a probe of a pod without the token; None: no answer."""
     utilization_percent: float | None = 0.0
     agent_version: str | None = "0.1.0"
     queue: int | None = 0
@@ -67,8 +71,12 @@ class FakeServers:
             await self.clock.sleep(self.probe_s)
             self.asked = None
         self.probes[id_] += 1
-        self.tokens[id_] = token
         mood = self.mood(id_)
+        is_pod = any(pod.id == id_ for pod in self.cloud.pods)
+        if is_pod and token is None and not mood.is_open and self._runs(id_, mood.boot_s):
+            return Health(False, None, 0.0, f"answered {mood.knock_status}", mood.knock_status)
+        if not is_pod or token is not None:
+            self.tokens[id_] = token
         if not self._runs(id_, mood.boot_s) or not mood.is_healthy:
             return Health(False, None, 0.0, "502 Bad Gateway")
         return Health(True, mood.queue, 0.0)

@@ -7,7 +7,7 @@ from typing import Any, Final
 import aiohttp
 import orjson
 
-from comfy_gateway.adapters.bounded_get import NoUsableAnswer, bounded_get
+from comfy_gateway.adapters.bounded_get import NoUsableAnswer, bounded_answer
 from comfy_gateway.core.ports import Health
 from comfy_gateway.core.upstream import Upstream, front_door_headers
 
@@ -40,19 +40,24 @@ class HttpProber:
         """Healthy is a 2xx whose body is JSON: a proxy's own page in front of a dead server is not."""
         started = self._monotonic()
         try:
-            body = await bounded_get(
+            heard = await bounded_answer(
                 self._session,
+                "GET",
                 upstream.url(self._path),
                 headers=front_door_headers(token),
                 timeout_s=self._timeout_s,
                 max_body_bytes=self._max_body_bytes,
             )
-            answer = orjson.loads(body)
         except NoUsableAnswer as failure:
             return Health(False, None, self._monotonic() - started, str(failure))
+        seconds, status = self._monotonic() - started, heard.status
+        if not 200 <= status < 300:
+            return Health(False, None, seconds, f"answered {status}", status)
+        try:
+            answer = orjson.loads(heard.body)
         except orjson.JSONDecodeError:
-            return Health(False, None, self._monotonic() - started, "answered something that is no JSON")
-        return Health(True, queue_remaining(answer), self._monotonic() - started)
+            return Health(False, None, seconds, "answered something that is no JSON", status)
+        return Health(True, queue_remaining(answer), seconds, status=status)
 
 
 def queue_remaining(answer: Any) -> int | None:

@@ -136,6 +136,8 @@ class Health:
     seconds: float
     reason: str = ""
     """Why it is not healthy, in words fit for the log: no token, no internal address."""
+    status: int | None = None
+    """Status of its answer; None where there was none, or one that could not be read to its end."""
 
 
 class Prober(Protocol):

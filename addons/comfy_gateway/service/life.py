@@ -13,6 +13,7 @@ from typing import Final, Protocol
 from comfy_gateway.core.boot import BootWatch
 from comfy_gateway.core.errors import AgentUnavailable, StoreError
 from comfy_gateway.core.files import pod_alias
+from comfy_gateway.core.front_door import OPEN_CAUSE, DoorState, judge_knock
 from comfy_gateway.core.idleness import IdleWindow, PodUse, judge
 from comfy_gateway.core.image_version import is_older
 from comfy_gateway.core.keys import Keys
@@ -212,18 +213,38 @@ class Life:
             health = await self._prober.probe(
                 self.backend(pod).upstream, token=self._keys.pod_token(pod.name)
             )
+            reason = health.reason
             if health.is_healthy:
-                self._sessions.apply(session.user, Event.HEALTHY, "ComfyUI answers")
-                return
+                door = await self._knock(pod)
+                if door is DoorState.OPEN and not self._rules.allows_open_pods:
+                    logger.error(
+                        "RunPod session %s: %s is refused: %s", session.user.key, pod.name, OPEN_CAUSE
+                    )
+                    if not self._obey(session.user):
+                        self._move(session.user, Event.FAILED, OPEN_CAUSE)
+                    return
+                if door is DoorState.OPEN:
+                    logger.warning(
+                        "RunPod session %s: %s is used although %s", session.user.key, pod.name, OPEN_CAUSE
+                    )
+                if door is not DoorState.UNKNOWN or self._rules.allows_open_pods:
+                    if not self._obey(session.user):
+                        self._sessions.apply(session.user, Event.HEALTHY, "ComfyUI answers")
+                    return
+                reason = "its front door does not say whether it asks for the token"
             age_s = self._age_s(pod)
             if age_s >= self._rules.startup_timeout_s / 2:
                 # The agent is up before ComfyUI where models are fetched first; its progress moves the deadline.
                 sample, _reason = await self._sample(pod)
                 watch.observe(sample, age_s)
             if (overdue := watch.overdue(age_s)) is not None:
-                self._move(session.user, Event.FAILED, f"{overdue}: {health.reason}")
+                self._move(session.user, Event.FAILED, f"{overdue}: {reason}")
                 return
             await self._signals.pause(session.user, self._rules.startup_poll_s)
+
+    async def _knock(self, pod: Pod) -> DoorState:
+        """At the pod's front door, without the token."""
+        return judge_knock(await self._prober.probe(self.backend(pod).upstream))
 
     async def _verify(self, session: Session, pod: Pod) -> None:
         deadline_s = self._clock.monotonic() + self._rules.agent_wait_s

@@ -27,6 +27,8 @@ class Rules:
     agent_wait_s: float = 30.0
     min_agent: str | None = None
     """Pods whose agent is older are drained after a restart; None: no image is too old."""
+    allows_open_pods: bool = False
+    """Whether a pod is used whose ComfyUI answers without the token."""
     telemetry_poll_s: float = 60.0
     failure_backoff_s: float = 30.0
     most_backoff_s: float = 600.0

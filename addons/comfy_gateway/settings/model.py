@@ -300,6 +300,8 @@ class Pod(Group):
         str | None, Var("POD_MIN_AGENT", "a version such as 0.1.0"), BeforeValidator(parse.version)
     ] = None
     """Pods found after a restart whose agent is older than this are drained; say it after building a new image."""
+    allow_open: Annotated[Flag, Var("POD_ALLOW_OPEN")] = False
+    """Use pods whose ComfyUI answers anybody, without the gateway's token. Only for images without our front door."""
     proxy_port: Annotated[Port, Var("RUNPOD_PROXY_PORT")] = 8188
     """Port of the pod on which ComfyUI (in our image: its front door) answers."""
     proxy_template: Annotated[
