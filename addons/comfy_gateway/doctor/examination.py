@@ -29,7 +29,7 @@ from comfy_gateway.core.upstream import Upstream
 from comfy_gateway.doctor.findings import Finding, fail, ok, skip, warn
 from comfy_gateway.doctor.sign_in import look_at_sign_in
 from comfy_gateway.settings import Settings, SettingsError, load
-from comfy_gateway.wiring import AGENT_TIMEOUT_S, duty_backends, order_of
+from comfy_gateway.wiring.from_settings import AGENT_TIMEOUT_S, duty_backends, order_of
 
 ASK_TIMEOUT_S: Final = 5.0
 MAX_STATS_BYTES: Final = 1024 * 1024

@@ -1,4 +1,4 @@
-"""Builds the way in that ``AUTH_MODE`` names. Part of ``wiring``."""
+"""The way in that ``AUTH_MODE`` names."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -7,12 +7,10 @@ from typing import Final
 
 from comfy_gateway.adapters.argon2_hashes import Argon2Hashes
 from comfy_gateway.adapters.lane import Lane
-from comfy_gateway.adapters.sql import Database, SqlSignOuts
+from comfy_gateway.adapters.sql import SqlSignOuts
 from comfy_gateway.adapters.users_file import UsersFile
 from comfy_gateway.core.callers import TrustedProxies
 from comfy_gateway.core.identity import ALLOWED_NAMES
-from comfy_gateway.core.keys import Keys
-from comfy_gateway.core.ports import Clock
 from comfy_gateway.core.session_cookie import SessionCookies
 from comfy_gateway.core.sign_in import AuthMode, SignIn
 from comfy_gateway.core.users import IdKind, UserId
@@ -24,11 +22,11 @@ from comfy_gateway.service.sign_in_basic import BasicSignIn
 from comfy_gateway.service.sign_in_proxy import ProxySignIn
 from comfy_gateway.service.sign_in_tokens import TokensSignIn
 from comfy_gateway.service.signed_in import SignedInSessions
-from comfy_gateway.service.tasks import Tasks
 from comfy_gateway.settings import Settings
 from comfy_gateway.site.app import Part
 from comfy_gateway.site.relay import Relay
 from comfy_gateway.site.sign_in import SignInPages
+from comfy_gateway.wiring.base import Base
 
 BASIC_SESSION_S: Final = 3600.0
 """A directory does not say when somebody leaves."""
@@ -42,8 +40,8 @@ class WayIn:
 
     sign_in: SignIn | None = None
     sessions: SignedInSessions | None = None
-    parts: tuple[Part, ...] = ()
-    """Pages of the site."""
+    pages: tuple[Part, ...] = ()
+    """To sign in and out."""
 
 
 def caller_rules(settings: Settings) -> CallerRules:
@@ -58,17 +56,9 @@ def caller_rules(settings: Settings) -> CallerRules:
     )
 
 
-async def way_in(
-    settings: Settings,
-    *,
-    keys: Keys,
-    clock: Clock,
-    tasks: Tasks,
-    database: Database,
-    relay: Relay,
-    close_with_us: Callable[[Callable[[], None]], object],
-) -> WayIn:
+async def way_in(base: Base, *, relay: Relay) -> WayIn:
     """Build it and start what follows files. Raises GatewayError or OSError for what stops the start."""
+    settings, keys, clock, tasks = base.settings, base.keys, base.clock, base.tasks
     access = settings.access
     match access.auth_mode:
         case AuthMode.NONE:
@@ -77,7 +67,7 @@ async def way_in(
             header = settings.identity.header
             return WayIn(ProxySignIn(header=header, allowed_names=ALLOWED_NAMES, operators=access.operators))
     lane = Lane("sign-in", LANE_WIDTH)
-    close_with_us(lane.close)
+    base.stack.callback(lane.close)
     limits = AttemptLimits(access.max_failures, access.failure_window_s)
 
     def dismiss(name: str) -> None:
@@ -86,7 +76,7 @@ async def way_in(
     async def sessions_of(life_s: float) -> SignedInSessions:
         sessions = SignedInSessions(
             cookies=SessionCookies(keys.session_key(), access.auth_mode),
-            store=SqlSignOuts(database),
+            store=SqlSignOuts(base.database),
             clock=clock,
             life_s=life_s,
         )

@@ -1,0 +1,93 @@
+"""What parts are given of the settings, in the terms of those parts."""
+
+import hashlib
+from pathlib import Path
+
+from comfy_gateway.adapters.local_files import LocalFiles
+from comfy_gateway.adapters.remote_files import RemoteFiles
+from comfy_gateway.adapters.runpod import RunPodOrder
+from comfy_gateway.adapters.runpod.pasted import checked_env
+from comfy_gateway.adapters.vault_disk import BlockingFiles
+from comfy_gateway.core.admission import Caps
+from comfy_gateway.core.idleness import IdleLimits
+from comfy_gateway.core.ports import Candidate
+from comfy_gateway.core.upstream import Backend, Source, Upstream
+from comfy_gateway.service.rules import Rules
+from comfy_gateway.settings import Settings, SettingsError
+
+AGENT_TIMEOUT_S = 10.0
+
+
+def order_of(settings: Settings) -> RunPodOrder:
+    """What every pod is ordered with. Raises SettingsError."""
+    pod = settings.pod
+    try:
+        checked_env({name: value.get_secret_value() for name, value in pod.env.items()})
+        return RunPodOrder(
+            image_name=pod.image_name,
+            template_id=pod.template_id,
+            gpu_count=pod.gpu_count,
+            volume_gb=pod.volume_gb,
+            container_disk_gb=pod.container_disk_gb,
+            network_volume_id=pod.network_volume_id,
+            ports=f"{pod.proxy_port}/http,{settings.telemetry.port}/http",
+            extra=dict(pod.extra_payload),
+        )
+    except ValueError as fault:
+        raise SettingsError([f"The pods cannot be ordered like this: {fault}"]) from None
+
+
+def vault_files(settings: Settings) -> BlockingFiles:
+    """Where outputs of pods are kept. Blocks; raises ValueError that says what is wrong with the address."""
+    url = settings.vault_url
+    folder = url.removeprefix("file://")
+    return RemoteFiles(url) if folder == url else LocalFiles(Path(folder))
+
+
+def duty_backends(settings: Settings) -> list[Backend]:
+    """The shared servers, home first. The alias of another follows from its address, not from its place."""
+    return [
+        Backend(f"duty-{position}", Source.DUTY, upstream, alias=_alias_of(upstream) if position else "")
+        for position, upstream in enumerate(settings.duty)
+    ]
+
+
+def _alias_of(upstream: Upstream) -> str:
+    return "server-" + hashlib.sha256(upstream.url("/").encode()).hexdigest()[:8]
+
+
+def rules_of(settings: Settings) -> Rules:
+    """The settings as the life of a session counts them."""
+    regions: tuple[str | None, ...] = settings.pod.regions or (None,)
+    candidates = tuple(
+        Candidate(gpu_type, settings.pod.cloud_type, region)
+        for gpu_type in settings.pod.gpu_type_ids
+        for region in regions
+    )
+    poll_s = settings.telemetry.poll_s
+    return Rules(
+        candidates=candidates if settings.can_provision else (),
+        caps=Caps(settings.limits.max_active_sessions, settings.limits.budget_hourly_usd),
+        idle=IdleLimits(
+            idle_s=settings.telemetry.idle_s,
+            gpu_threshold_percent=settings.telemetry.gpu_threshold_percent,
+            silence_timeout_s=settings.telemetry.blind_idle_s,
+            # One late poll is no gap, a lost one is.
+            max_gap_s=1.5 * poll_s + AGENT_TIMEOUT_S,
+        ),
+        threshold_count=settings.burst.threshold_count,
+        threshold_window_s=settings.burst.window_s,
+        startup_timeout_s=settings.boot.timeout_s,
+        startup_most_s=settings.boot.most_s,
+        waits_for_models=settings.boot.waits_for_models,
+        startup_poll_s=settings.boot.poll_s,
+        min_agent=settings.pod.min_agent,
+        allows_open_pods=settings.pod.allow_open,
+        telemetry_poll_s=poll_s,
+        agent_wait_s=settings.boot.agent_wait_s,
+        drain_timeout_s=settings.boot.drain_timeout_s,
+        vault_deadline_s=settings.vault.deadline_s,
+        failure_backoff_s=settings.boot.backoff_s,
+        reconcile_s=settings.runpod.reconcile_s,
+        pod_env={name: value.get_secret_value() for name, value in settings.pod.env.items()},
+    )

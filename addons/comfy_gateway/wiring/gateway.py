@@ -1,0 +1,109 @@
+"""One gateway: everything that runs beside the hooks, opened in order and closed in the reverse."""
+
+import logging
+from contextlib import AsyncExitStack
+
+from comfy_gateway.core.client_ids import ClientIds
+from comfy_gateway.core.cookie import IdentityCookie
+from comfy_gateway.hooks.edge import Edge
+from comfy_gateway.hooks.tls import Certificate
+from comfy_gateway.service.farewell import Farewell
+from comfy_gateway.settings import Settings
+from comfy_gateway.wiring.base import open_base
+from comfy_gateway.wiring.from_settings import order_of, rules_of
+from comfy_gateway.wiring.inputs import open_inputs
+from comfy_gateway.wiring.kept import build_kept, open_vault
+from comfy_gateway.wiring.ledger import open_ledger
+from comfy_gateway.wiring.pages import open_site, pages_of
+from comfy_gateway.wiring.pods import build_pods, run_pods, warn_of_pods
+from comfy_gateway.wiring.prompts import build_prompts, run_prompts
+from comfy_gateway.wiring.servers import build_servers, run_servers
+from comfy_gateway.wiring.sign_in import way_in
+
+logger = logging.getLogger(__name__)
+
+
+class Gateway:
+    """Raises SettingsError for an order that RunPod's adapter cannot place."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._rules = rules_of(settings)
+        self._order = order_of(settings) if self._rules.is_provisioning else None
+        self._open = AsyncExitStack()
+        self._farewell: Farewell | None = None
+        listen = settings.listen
+        self.certificate = (
+            Certificate(listen.tls_cert, listen.tls_key, settings.state_dir / "secrets")
+            if listen.tls_cert is not None and listen.tls_key is not None
+            else None
+        )
+        """What browsers are shown where we speak HTTPS ourselves."""
+
+    async def start(self) -> Edge:
+        """Build and start all parts. What was opened is closed again when one of them fails.
+
+        Raises GatewayError or OSError with a text for the operator.
+        """
+        try:
+            return await self._build()
+        except BaseException:
+            await self._open.aclose()
+            raise
+
+    async def stop(self) -> None:
+        """End all parts; pods live on unless the settings say otherwise."""
+        if self._farewell is not None:
+            await self._farewell.say()
+        await self._open.aclose()
+
+    async def _build(self) -> Edge:
+        settings = self._settings
+        for warning in settings.warnings:
+            logger.warning("%s", warning)
+        base = await open_base(settings, self._rules, self._open)
+        servers = build_servers(base)
+        prompts = await open_ledger(base)
+        vault = await open_vault(base, servers)
+        pods = build_pods(base, servers, prompts, vault, order=self._order)
+        kept = build_kept(base, servers, prompts, vault)
+        inputs = await open_inputs(base, servers, prompts, kept, vault)
+        flow = build_prompts(base, servers, prompts, kept, pods, inputs)
+        entrance = await way_in(base, relay=flow.relay)
+        if self.certificate is not None:
+            base.tasks.start(self.certificate.follow(base.clock), name="certificate")
+        site = await open_site(
+            base,
+            [*pages_of(base, servers, prompts, kept, vault, flow.relay), *inputs.pages, *entrance.pages],
+        )
+
+        if self._rules.is_provisioning:
+            await run_pods(base, servers, pods)
+            base.tasks.start(kept.archive.resume(servers.places.owners()), name="history of living pods")
+            self._farewell = pods.farewell
+        else:
+            await warn_of_pods(servers.store)
+        run_servers(base, servers)
+        run_prompts(base, servers, flow)
+        return Edge(
+            routes=servers.routes,
+            ledger=prompts.ledger,
+            bursts=pods.bursts,
+            activity=prompts.activity,
+            files=kept.files,
+            submission=flow.submission,
+            tasks=base.tasks,
+            identity=settings.identity.rules,
+            cookie=IdentityCookie(base.keys.cookie_key()),
+            client_ids=ClientIds(),
+            route_rules=settings.routes,
+            allowed_hosts=settings.listen.allowed_hosts,
+            is_public_https=settings.listen.is_public_https,
+            site=site.address,
+            site_key=site.key,
+            visibility=settings.access.visibility,
+            operator_routes=settings.access.operator_routes,
+            inputs=inputs.inputs,
+            sign_in=entrance.sign_in,
+            sessions=entrance.sessions,
+        )

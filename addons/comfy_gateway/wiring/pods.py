@@ -1,0 +1,126 @@
+"""Buying, living and ending of private pods."""
+
+import logging
+from dataclasses import dataclass
+
+from comfy_gateway.adapters.agent import HttpAgent
+from comfy_gateway.adapters.runpod import RunPodOrder, RunPodSdkCloud
+from comfy_gateway.core.podname import PodNames, new_attempt
+from comfy_gateway.core.ports import Cloud, SessionStore
+from comfy_gateway.core.session import MAY_BILL
+from comfy_gateway.service.bursts import Bursts
+from comfy_gateway.service.cloud_watch import CloudWatch
+from comfy_gateway.service.endings import Endings
+from comfy_gateway.service.farewell import Farewell
+from comfy_gateway.service.launch import Launch
+from comfy_gateway.service.life import Life
+from comfy_gateway.service.no_cloud import NoCloud
+from comfy_gateway.service.signals import Signals
+from comfy_gateway.service.vault import Vault
+from comfy_gateway.wiring.base import Base
+from comfy_gateway.wiring.from_settings import AGENT_TIMEOUT_S
+from comfy_gateway.wiring.ledger import LedgerParts
+from comfy_gateway.wiring.servers import ServerParts
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PodParts:
+    """One life for each session, and the list of pods that all of them read."""
+
+    life: Life
+    bursts: Bursts
+    signals: Signals
+    watch: CloudWatch
+    farewell: Farewell
+
+
+def build_pods(
+    base: Base, servers: ServerParts, prompts: LedgerParts, vault: Vault, *, order: RunPodOrder | None
+) -> PodParts:
+    """Nothing runs yet. Without an order nothing is ever bought."""
+    settings, rules, clock, tasks = base.settings, base.rules, base.clock, base.tasks
+    cloud = _cloud(base, order)
+    sessions = servers.sessions
+    names = PodNames(settings.runpod.pod_name_tag, base.keys)
+    signals = Signals(clock, tasks)
+    endings = Endings(cloud, names, clock)
+    life = Life(
+        sessions=sessions,
+        launch=Launch(
+            sessions=sessions,
+            cloud=cloud,
+            names=names,
+            new_attempt=lambda: new_attempt(clock.now()),
+            keys=base.keys,
+            rules=rules,
+            clock=clock,
+        ),
+        endings=endings,
+        signals=signals,
+        prober=servers.prober,
+        agent=HttpAgent(base.http, AGENT_TIMEOUT_S),
+        store=servers.store,
+        ledger=prompts.ledger,
+        placement=servers.placement,
+        vault=vault,
+        activity=prompts.activity,
+        addresses=settings.pod_addresses,
+        keys=base.keys,
+        rules=rules,
+        clock=clock,
+        tasks=tasks,
+    )
+    watch = CloudWatch(
+        cloud=cloud,
+        sessions=sessions,
+        signals=signals,
+        names=names,
+        endings=endings,
+        store=servers.store,
+        clock=clock,
+        tasks=tasks,
+        interval_s=rules.reconcile_s,
+        stray_grace_s=rules.idle.idle_s,
+    )
+    return PodParts(
+        life=life,
+        bursts=Bursts(sessions=sessions, rules=rules, clock=clock, begin=life.begin),
+        signals=signals,
+        watch=watch,
+        farewell=Farewell(sessions, endings, vault, is_ending=settings.runpod.terminate_on_exit),
+    )
+
+
+async def run_pods(base: Base, servers: ServerParts, pods: PodParts) -> None:
+    """Go on with the sessions that an earlier gateway has left, and watch the account."""
+    for session in await servers.sessions.load():
+        pods.life.begin(session.user)
+    base.tasks.start(pods.watch.run(), name="cloud watch")
+
+
+async def warn_of_pods(store: SessionStore) -> None:
+    """Without credentials nothing can be ended, but nobody should learn that from the bill."""
+    for session in await store.load_sessions():
+        if session.pod is not None and session.state in MAY_BILL:
+            logger.warning(
+                "RunPod session %s: pod %s was bought and may still cost money, but RUNPOD_API_KEY is not set",
+                session.user.key,
+                session.pod.name,
+            )
+
+
+def _cloud(base: Base, order: RunPodOrder | None) -> Cloud:
+    runpod = base.settings.runpod
+    if order is None or runpod.api_key is None:
+        return NoCloud()
+    cloud = RunPodSdkCloud(
+        api_key=runpod.api_key.get_secret_value(),
+        api_base=runpod.api_base,
+        order_defaults=order,
+        request_timeout_s=runpod.request_timeout_s,
+    )
+    base.stack.push_async_callback(cloud.aclose)
+    base.tasks.start(cloud.load_sdk(), name="import of the SDK")
+    return cloud
