@@ -63,6 +63,7 @@ def gateway_settings(
         "AUTH_OPERATORS": "demo-operator",
         "ISOLATION": "actions",
         "ISOLATION_OPERATOR_ROUTES": "/free,/internal/*,/manager/*",
+        "FAIR_WEIGHTS": "demo-operator=1",
         "USER_ID_COOKIE": "demo-user",
         "RUNPOD_CONFIG_PATH": str(empty),
         "RUNPOD_API_KEY": API_KEY,
