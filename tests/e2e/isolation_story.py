@@ -118,7 +118,13 @@ async def try_to_touch(bob: Guest, work: Work) -> None:
         for order in ({"clear": True}, {"delete": [*work.ids]}):
             assert (await bob.post(f"{path}/history", order)).status == 200
         assert (await bob.post(f"{path}/free", {"unload_models": True})).status == 403
-        for route in ("/manager/reboot", "/internal/logs", "/%66ree", "/customnode/getlist"):
+        for route in (
+            "/manager/reboot",
+            "/internal/logs",
+            "/internal/files/output",
+            "/%66ree",
+            "/customnode/getlist",
+        ):
             refused = await bob.get(path + route)
             assert refused.status == 403
             assert (await refused.json())["error"]["type"] == "operators_only"

@@ -41,7 +41,14 @@ def backend_of(flow: http.HTTPFlow) -> str | None:
 
 
 @pytest.mark.parametrize(
-    "request_line", ["POST /free", "GET /api/manager/reboot", "GET /internal/logs", "DELETE /api/assets/1"]
+    "request_line",
+    [
+        "POST /free",
+        "GET /api/manager/reboot",
+        "GET /internal/logs",
+        "GET /internal/files/temp",
+        "DELETE /api/assets/1",
+    ],
 )
 async def test_what_acts_on_the_whole_server_is_the_operators_and_on_a_pod_its_users(
     stand: Stand, request_line: str

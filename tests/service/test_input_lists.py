@@ -11,6 +11,7 @@ import pytest
 
 from comfy_gateway.core.errors import BackendUnavailable
 from comfy_gateway.core.uploads import place_of
+from comfy_gateway.core.visibility import Isolation, Visibility
 from comfy_gateway.service import input_retention
 from tests.fakes.clock import FakeClock
 from tests.service.inputs_stand import ALICE, BOB, PEER, World, named, png, sha256, world
@@ -100,6 +101,17 @@ async def test_the_lists_of_folders_are_merged_and_outputs_bear_their_servers_al
     around.pod.simulator.mood.dead = True
     with pytest.raises(BackendUnavailable):
         await names("output")
+
+
+async def test_outputs_of_shared_servers_are_not_listed_where_users_are_hidden(tmp_path: Path) -> None:
+    async with world(tmp_path, visibility=Visibility(Isolation.FULL)) as around:
+        around.move()
+        for server, name in ((around.home, "bobs.png"), (around.pod, "mine.png")):
+            folder = server.simulator.folders.of_type("output")
+            assert folder is not None
+            (folder / name).write_bytes(Z)
+        names = await around.lists.names(ALICE, PEER, around.pod.backend, "output")
+        assert list(names) == ["private-k3/mine.png"]
 
 
 # -- retention

@@ -49,6 +49,8 @@ class RouterHook:
             _to_relay(flow, gateway, user)
         elif request_class is RequestClass.RESERVED:
             forward.to_site(flow, gateway)
+        elif _is_operators(flow, gateway, request_class, gateway.routes.current(user)):
+            answer(flow, gateway, OPERATORS_ROUTE)
         elif (path := _path_on_site(flow, gateway, request_class, user)) is not None:
             forward.to_site(flow, gateway, path)
             flow.request.stream = not self._may_keep(flow.request.headers)

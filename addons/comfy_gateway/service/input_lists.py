@@ -62,7 +62,8 @@ class InputLists:
         return await asyncio.to_thread(with_files, object_info, shown, hidden)
 
     async def names(self, user: UserId | None, peer: str, backend: Backend, folder: str) -> Sequence[str]:
-        """What ``/internal/files/{folder}`` answers: names of that server, then of the others. Outputs bear aliases.
+        """What ``/internal/files/{folder}`` answers: names of that server, then of the others. Outputs bear aliases;
+        those of shared servers are left out where users are hidden from one another.
 
         Raises BackendUnavailable when the server itself does not answer.
         """
@@ -75,7 +76,7 @@ class InputLists:
         else:
             more = []
             for other in self._routes.servers_of(user):
-                if other.id != backend.id:
+                if other.id != backend.id and not self._inputs.hides_names(other):
                     more = [*more, *_aliased(await self._names_or_none(other, folder), other)]
         names = [*_aliased((name.removesuffix(annotation) for name in told), backend, folder), *more]
         return [f"{name}{annotation}" if is_annotated else name for name in dict.fromkeys(names)]

@@ -175,6 +175,10 @@ class Inputs:
 
     # -- before a prompt is sent
 
+    def hides_names(self, backend: Backend) -> bool:
+        """Whether that server has outputs of several users, who are not to see one another's."""
+        return self._visibility.hides_others and backend.source is Source.DUTY
+
     async def carry(
         self, user: UserId | None, document: Mapping[str, Any], backend: Backend, *, peer: str = ""
     ) -> Mapping[str, Any]:
@@ -185,7 +189,7 @@ class Inputs:
         """
         catalogue = await self._catalogue(user, backend, peer)
         upload_inputs: UploadInputs = _no_inputs if catalogue is None else catalogue.upload_inputs
-        if self._visibility.hides_others and backend.source is Source.DUTY:
+        if self.hides_names(backend):
             for text in strays_in(document, upload_inputs):
                 raise PromptRefused(no_such_output(text))
         refs = refs_in(document, upload_inputs)
@@ -476,11 +480,7 @@ class Inputs:
             backend, there = self._routes.home, file
         if there is None:
             return None
-        if (
-            self._visibility.hides_others
-            and backend.source is Source.DUTY
-            and not await self._files.is_of(user_key, errand.peer, file)
-        ):
+        if self.hides_names(backend) and not await self._files.is_of(user_key, errand.peer, file):
             raise PromptRefused(no_such_output(file.path))
         if place_of(backend) == place_of(errand.backend):
             return there
