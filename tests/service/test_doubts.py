@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from comfy_gateway.core.prompts import Outcome, PromptRecord
+from comfy_gateway.core.prompts import LedgerRow, Outcome, PromptRecord
 from comfy_gateway.core.upstream import Backend, Source, Upstream
 from comfy_gateway.core.users import UserId
 from comfy_gateway.service.doubts import GIVE_UP_S, SETTLE_S, Doubts
@@ -13,7 +13,7 @@ from comfy_gateway.service.ledger import Ledger
 from comfy_gateway.service.routes import Routes
 from comfy_gateway.service.tasks import Tasks
 from tests.fakes.clock import FakeClock
-from tests.fakes.ledger import ledger_in_memory
+from tests.fakes.ledger import FakeLedgerStore, ledger_in_memory
 from tests.fakes.servers import FakeComfyServer
 from tests.service.world import ALICE
 
@@ -27,13 +27,27 @@ class Stand:
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
-        self.ledger = ledger_in_memory(clock)
+        self.store = FakeLedgerStore()
+        self.ledger = ledger_in_memory(clock, self.store)
         self.comfy = FakeComfyServer()
         self.routes = Routes(DUTY, lambda _user: DUTY, (DUTY,))
-        self.doubts = Doubts(
-            ledger=self.ledger, routes=self.routes, comfy=self.comfy, clock=clock, overdue_s=OVERDUE_S
-        )
         self.accepted: list[PromptRecord] = []
+        self.rescued: list[tuple[str, str]] = []
+        self.doubts = self.doubts_of(self.ledger)
+
+    def doubts_of(self, ledger: Ledger) -> Doubts:
+        return Doubts(
+            ledger=ledger,
+            routes=self.routes,
+            comfy=self.comfy,
+            rescuer=self,
+            clock=self.clock,
+            overdue_s=OVERDUE_S,
+        )
+
+    def forgotten(self, prompt_id: str, backend_id: str) -> None:
+        """As the rescue of prompts."""
+        self.rescued.append((prompt_id, backend_id))
 
     async def send(
         self, prompt_id: str = "p1", *, user: UserId | None = ALICE, backend: Backend = DUTY
@@ -181,3 +195,20 @@ async def test_an_event_settles_a_doubt_first(stand: Stand) -> None:
     await stand.clock.advance(SETTLE_S + 5)
     assert stand.outcome() is Outcome.DONE
     assert len(stand.accepted) == 1
+
+
+@pytest.mark.parametrize("backend_id", ["duty-0", "a pod that is gone"])
+async def test_what_an_earlier_gateway_sent_counts_as_accepted_and_lost(
+    clock: FakeClock, backend_id: str
+) -> None:
+    """Its client may have heard 200 just before that gateway was killed, and the server may have restarted since."""
+    stand = Stand(clock)
+    stand.store.rows["p1"] = LedgerRow(PromptRecord("p1", ALICE.key, "tab", backend_id), is_confirmed=False)
+    await stand.ledger.load()
+    assert stand.ids == ["p1"]
+    for _ in range(int(SETTLE_S) + 3):
+        await stand.doubts.look()
+        await clock.advance(1)
+    assert stand.ids == []
+    assert stand.outcome() is Outcome.ACCEPTED
+    assert stand.rescued == [("p1", backend_id)]

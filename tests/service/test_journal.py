@@ -8,6 +8,7 @@ from time import perf_counter
 
 import pytest
 
+from comfy_gateway.core.errors import StoreUnavailable
 from comfy_gateway.core.prompts import Hiding, LedgerRow, Outcome, PromptRecord
 from comfy_gateway.service.journal import MAX_PENDING_ENTRIES, PRUNE_INTERVAL_S, Journal
 from comfy_gateway.service.ledger import Foreign, InFlight, Ledger, New, Same
@@ -290,11 +291,12 @@ async def test_reads_of_a_database_that_is_away_find_nothing_and_say_so(
     ledger = Ledger(clock, Journal(store, clock))
     store.is_down = True
     ledger.accept(record("p1"))
-    assert await ledger.body("p1") is None
+    with pytest.raises(StoreUnavailable):
+        await ledger.body("p1")
     assert await ledger.entry("old") is None
     assert await ledger.recall("old") is None
     assert await ledger.entries(ALICE.key, limit=9) == []
-    assert caplog.text.count("cannot be read") == 4
+    assert caplog.text.count("cannot be read") == 3
 
 
 async def test_a_history_that_was_cleared_stays_so_in_the_database(

@@ -9,7 +9,9 @@ from comfy_gateway.core.refusals import Refusal
 from comfy_gateway.core.session import Event, State
 from comfy_gateway.core.socket_ids import upstream_sid
 from comfy_gateway.core.users import UserId
+from comfy_gateway.service.rescue import TRY_FOR_S
 from tests.fakes.clock import FakeClock
+from tests.fakes.ledger import FakeLedgerStore
 from tests.service.world import ALICE, BOB, KEYS, World
 
 GRAPH = {"1": {"class_type": "SaveImage", "inputs": {}}}
@@ -219,6 +221,36 @@ async def test_a_prompt_whose_inputs_cannot_come_is_lost(
     await world.clock.advance(1)
     assert record(world, "p1").outcome is Outcome.LOST
     assert "photo.png" in caplog.text
+
+
+def stored_by_an_earlier_gateway(world: World, prompt_id: str) -> FakeLedgerStore:
+    """Memory knows a prompt whose body is in the database alone."""
+    world.ledger.accept(PromptRecord(prompt_id, ALICE.key, "tab", "duty-0", accepted_at=world.clock.now()))
+    store = world.ledger._journal._store
+    assert isinstance(store, FakeLedgerStore)
+    store.bodies[prompt_id] = orjson.dumps({"prompt": GRAPH, "prompt_id": prompt_id})
+    return store
+
+
+async def test_a_replay_waits_for_a_database_that_does_not_answer(world: World) -> None:
+    world.witness.restarted.add("duty-0")
+    store = stored_by_an_earlier_gateway(world, "p1")
+    store.is_down = True
+    world.rescue.forgotten("p1", "duty-0")
+    await world.clock.advance(60)
+    assert record(world, "p1").outcome is Outcome.ACCEPTED
+    assert not world.comfy.posted
+    store.is_down = False
+    await world.clock.advance(20)
+    assert [backend_id for backend_id, _ in world.comfy.posted] == ["duty-0"]
+
+
+async def test_a_database_that_stays_away_loses_the_prompt_at_last(world: World) -> None:
+    world.witness.restarted.add("duty-0")
+    stored_by_an_earlier_gateway(world, "p1").is_down = True
+    world.rescue.forgotten("p1", "duty-0")
+    await world.clock.advance(TRY_FOR_S + 20)
+    assert record(world, "p1").outcome is Outcome.LOST
 
 
 async def test_a_prompt_without_a_body_is_lost(world: World) -> None:

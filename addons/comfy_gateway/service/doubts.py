@@ -3,13 +3,17 @@
 The client or the server went away, or the gateway was killed, between the sending of a prompt and its answer. The
 server knows: what runs, waits or has ended there was accepted. What is in neither for a while was not; for a while,
 because a server puts a prompt into its queue only after it has checked it.
+
+A prompt that an earlier gateway sent is another matter. Its answer may have reached the client just before that gateway
+was killed, and its server may have restarted since. It counts as accepted and lost, which means that it is submitted
+again: at worst a prompt runs whose client saw its connection break.
 """
 
 import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from comfy_gateway.core.errors import BackendUnavailable
 from comfy_gateway.core.ports import Clock, ComfyServer
@@ -29,6 +33,14 @@ GIVE_UP_S: Final = 3600.0
 """A server that does not answer for so long will not know the prompt any more."""
 
 
+class Rescuer(Protocol):
+    """Sees to prompts that their server has lost."""
+
+    def forgotten(self, prompt_id: str, backend_id: str) -> None:
+        """The server does not know an accepted prompt any more."""
+        ...
+
+
 @dataclass(slots=True)
 class _Absence:
     since_s: float
@@ -44,6 +56,7 @@ class Doubts:
         ledger: Ledger,
         routes: Routes,
         comfy: ComfyServer,
+        rescuer: Rescuer,
         clock: Clock,
         overdue_s: float,
         settle_s: float = SETTLE_S,
@@ -52,6 +65,7 @@ class Doubts:
         self._ledger = ledger
         self._routes = routes
         self._comfy = comfy
+        self._rescuer = rescuer
         self._clock = clock
         self._overdue_s = overdue_s
         self._settle_s = settle_s
@@ -123,6 +137,13 @@ class Doubts:
                 self._discard(record, reason)
 
     def _discard(self, record: PromptRecord, why: str) -> None:
+        if self._ledger.is_inherited(record.prompt_id):
+            logger.warning(
+                "prompt %s may have been accepted by %s: %s", record.prompt_id, record.backend_id, why
+            )
+            self._ledger.confirm(record.prompt_id)
+            self._rescuer.forgotten(record.prompt_id, record.backend_id)
+            return
         logger.info("prompt %s was not accepted by %s: %s", record.prompt_id, record.backend_id, why)
         self._ledger.discard(record.prompt_id)
 

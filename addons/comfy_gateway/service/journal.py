@@ -157,13 +157,11 @@ class Journal:
         return None
 
     async def body(self, prompt_id: str) -> bytes | None:
-        """The stored body, which is without secrets; None too where the database does not answer."""
+        """The stored body, which is without secrets. Raises StoreUnavailable."""
         for change in self._unwritten(prompt_id):
             if change.is_body_done or change.body is not None:
                 return change.body
-        async with _unless_unavailable("the body of a prompt"):
-            return await self._store.body(prompt_id)
-        return None
+        return await self._store.body(prompt_id)
 
     async def entry(self, prompt_id: str) -> dict[str, Any] | None:
         """The kept entry; None too where the database does not answer."""

@@ -76,6 +76,8 @@ class _Reservation:
     sent_at_s: float | None = None
     """Monotonic."""
     is_doubtful: bool = False
+    is_inherited: bool = False
+    """An earlier gateway sent it, and may have passed on the answer before it ended."""
     started_at: datetime | None = None
     ending: tuple[Outcome, datetime] | None = None
 
@@ -143,7 +145,8 @@ class Ledger:
             if row.is_confirmed:
                 self._remember(row.record)
             else:
-                self._hold(row.record).is_doubtful = True
+                held = self._hold(row.record)
+                held.is_doubtful = held.is_inherited = True
 
     # -- one prompt, from its arrival to its end
 
@@ -252,6 +255,11 @@ class Ledger:
         """Prompts that may have been accepted, oldest first."""
         return [held.record for held in self._reserved.values() if held.is_doubtful]
 
+    def is_inherited(self, prompt_id: str) -> bool:
+        """Whether an earlier gateway sent a doubtful prompt: its client may have heard that it was accepted."""
+        held = self._reserved.get(prompt_id)
+        return held is not None and held.is_inherited
+
     def accept(self, record: PromptRecord) -> None:
         """Enter an accepted prompt that was not reserved. What events told before is applied to it."""
         early = self._early.pop(record.prompt_id, _Early())
@@ -310,6 +318,7 @@ class Ledger:
         """The body of an unfinished prompt as it was sent up, but with inputs as the client named them.
 
         None where it has ended or the body is not known. After a restart it is without secrets.
+        Raises StoreUnavailable.
         """
         record = self._records.get(prompt_id)
         if record is None or record.is_finished:

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any, Final, Protocol
 
 from comfy_gateway.core import making_up
-from comfy_gateway.core.errors import BackendUnavailable, PromptRefused
+from comfy_gateway.core.errors import BackendUnavailable, PromptRefused, StoreUnavailable
 from comfy_gateway.core.keys import Keys
 from comfy_gateway.core.ports import Clock, ComfyServer
 from comfy_gateway.core.prompt_body import PromptBody
@@ -131,14 +131,15 @@ class Rescue:
             self._tasks.start(self._run_again(record), name=f"replay of {record.prompt_id}")
 
     async def _run_again(self, record: PromptRecord) -> None:
-        body = await self._ledger.body(record.prompt_id)
+        body: PromptBody | None = None
         try:
+            body = await self._body(record.prompt_id)
             if body is None:
                 why_not: str | None = "the gateway does not have it any more"
             elif self._has_had_its_replay(record):
                 why_not = None if await self._is_there(record) else "it was lost for the second time"
             else:
-                why_not = await self._submit(record, PromptBody.parse(body))
+                why_not = await self._submit(record, body)
         except PromptRefused as refused:
             why_not = refused.refusal.message
         except Exception as error:  # the task's edge: whoever waits must hear something
@@ -148,6 +149,22 @@ class Rescue:
             self._under_way.discard(record.prompt_id)
         if why_not is not None:
             self._lose(record, body, why_not)
+
+    async def _body(self, prompt_id: str) -> PromptBody | None:
+        """Waits for a database that does not answer. Raises PromptRefused for a body that cannot be read."""
+        deadline_s = self._clock.monotonic() + self._try_for_s
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                body = await self._ledger.body(prompt_id)
+            except StoreUnavailable as error:
+                if self._clock.monotonic() >= deadline_s:
+                    return None
+                logger.info("the replay of prompt %s waits for the database: %s", prompt_id, error)
+                await self._clock.sleep(pause_s)
+                pause_s = min(2 * pause_s, MOST_PAUSE_S)
+            else:
+                return None if body is None else PromptBody.parse(body)
 
     def _has_had_its_replay(self, record: PromptRecord) -> bool:
         """A replay is counted before it is sent. If the gateway ended in between, that count was for nothing."""
@@ -229,9 +246,9 @@ class Rescue:
         except BackendUnavailable as error:
             logger.info("prompt %s could not be taken back: %s", prompt_id, error)
 
-    def _lose(self, record: PromptRecord, body: bytes | None, why: str) -> None:
+    def _lose(self, record: PromptRecord, body: PromptBody | None, why: str) -> None:
         logger.warning("prompt %s of %s is lost: %s", record.prompt_id, record.backend_id, why)
-        document: Mapping[str, Any] = {} if body is None else PromptBody.parse(body).document
+        document: Mapping[str, Any] = {} if body is None else body.document
         now_ms = int(self._clock.now().timestamp() * 1000)
         entry = making_up.lost_entry(record.prompt_id, record.number, document, now_ms=now_ms)
         if self._ledger.end(record.prompt_id, Outcome.LOST):

@@ -13,7 +13,7 @@ from typing import Any
 from aiohttp import web
 
 from comfy_gateway.core import history, loose_json, queue_merge, site_contract
-from comfy_gateway.core.errors import BackendUnavailable
+from comfy_gateway.core.errors import BackendUnavailable, StoreUnavailable
 from comfy_gateway.core.ports import ComfyServer
 from comfy_gateway.core.prompts import Outcome, PromptRecord
 from comfy_gateway.core.queue_merge import Queue
@@ -97,12 +97,18 @@ class QueuePages:
     async def _items(self, asker: Asker, records: Iterable[PromptRecord]) -> Queue:
         queue = Queue()
         for record in records:
-            document = _document(await self._ledger.body(record.prompt_id))
+            document = await self._body(record.prompt_id)
             graph, extra_data = document.get("prompt", {}), document.get("extra_data", {})
             item = [record.number, record.prompt_id, graph, extra_data, []]
             part = queue.running if record.outcome is Outcome.RUNNING else queue.pending
             part.append(history.shown_item(item, number=record.number, sid=asker.sid_of(record)))
         return queue
+
+    async def _body(self, prompt_id: str) -> dict[str, Any]:
+        try:
+            return _document(await self._ledger.body(prompt_id))
+        except StoreUnavailable:
+            return {}
 
     def _shown(self, asker: Asker, backend: Backend, queue: Queue) -> Queue:
         return Queue(

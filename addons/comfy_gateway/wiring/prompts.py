@@ -103,6 +103,7 @@ def build_prompts(
         ledger=ledger,
         routes=routes,
         comfy=comfy,
+        rescuer=rescue,
         clock=clock,
         overdue_s=limits.upstream_timeout_s + OVERDUE_MARGIN_S,
     )
