@@ -1,6 +1,7 @@
 """Which files a prompt names, and the prompt with other names in it."""
 
 import time
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from comfy_gateway.core.files import FileName
 from comfy_gateway.core.input_refs import (
     InputRef,
     canonical,
+    first_of_numbered,
     numbered,
     read,
     refs_in,
@@ -240,3 +242,10 @@ def test_names_that_may_lead_out_of_their_folder_are_found() -> None:
     found = list(strays_in(document, lambda _class: {"image", "list", "empty"}))
     assert found == ["../output/a.png", "x/../b.png [output]", "/etc/x.png", "/x [temp]"]
     assert list(strays_in({}, lambda _class: ())) == []
+
+
+@pytest.mark.parametrize("name", ["a.png", "a (x).png", "(1).png", "a(1).png", "a", "a (1) b.png", ".png"])
+def test_names_that_may_clash_have_one_beginning(name: str) -> None:
+    names = list(islice(numbered(FileName(name, "s", "temp")), 12))
+    assert {first_of_numbered(file) for file in names} == {FileName(name, "s", "temp")}
+    assert first_of_numbered(FileName("a (1) (2).png")) == FileName("a.png")

@@ -165,6 +165,7 @@ class World:
             transfers=self.transfers,
             routes=self.routes,
             pod_body_bytes=self.pod_body_bytes,
+            visibility=self.visibility,
         )
         self.lists = InputLists(
             inputs=self.inputs,

@@ -7,6 +7,7 @@ webcams and recorders hold texts that always bear an annotation, some within an 
 """
 
 import posixpath
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,6 +21,7 @@ _MOST_PATH_BYTES: Final = 1024
 _MOST_NAME_BYTES: Final = 255
 _UNWRITABLE: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 """Controls, halves of characters, and line ends."""
+_NUMBERS: Final = re.compile(r"(?: \([0-9]+\))+\Z")
 _MOST_NESTING: Final = 2
 """Objects within an input's value in which annotated texts are looked for: Load3D needs one."""
 
@@ -133,6 +135,12 @@ def numbered(file: FileName) -> Iterator[FileName]:
     while True:
         yield FileName(f"{stem} ({number}){ending}", file.subfolder, file.type)
         number += 1
+
+
+def first_of_numbered(file: FileName) -> FileName:
+    """What ``numbered`` began with to give this name: the same for all names that may clash with one another."""
+    stem, ending = posixpath.splitext(file.filename)
+    return FileName(_NUMBERS.sub("", stem) + ending, file.subfolder, file.type)
 
 
 def _is_ordinary(part: str) -> bool:

@@ -16,6 +16,30 @@ NO_FORM: Final = Refusal(
 )
 
 
+TOO_MANY_PARTS: Final = Refusal(
+    400, "no_upload", "The form of an upload has more parts than an upload can need.", "100 are read at most."
+)
+IMAGE_IS_TEXT: Final = Refusal(
+    400, "no_upload", "The field 'image' of an upload must be a file: it came without a filename."
+)
+BAD_UPLOAD_TYPE: Final = Refusal(
+    400, "bad_upload_type", "The field 'type' of an upload must be input, output or temp."
+)
+BAD_UPLOAD_NAME: Final = Refusal(
+    400,
+    "bad_upload_name",
+    "The file of an upload must have a name in its folder.",
+    "The filename of 'image' and the field 'subfolder' may hold no '..', no backslash, no control characters, no"
+    " slash at the beginning, and no part that is longer than 255 bytes.",
+)
+BAD_ORIGINAL_REF: Final = Refusal(
+    400,
+    "bad_original_ref",
+    "The field 'original_ref' of a mask must name the picture that it is for.",
+    'As JSON: {"filename": "a.png", "subfolder": "", "type": "input"}, where type is input, output or temp.',
+)
+
+
 def input_unavailable(name: str, why: str) -> Refusal:
     """The file exists, as far as is known, but does not get there now."""
     return Refusal(

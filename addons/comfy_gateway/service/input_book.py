@@ -6,7 +6,7 @@ Everything is answered from memory. The database is written behind by one task; 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -78,6 +78,18 @@ class InputBook:
                 before = [upload for upload in versions if at is None or upload.at <= at]
                 return before[-1] if before else versions[0]
         return None
+
+    def is_own(self, owner_keys: Collection[str], place: str, file: FileName) -> bool:
+        """Whether what is there under this name is what these owners mean by it, and nobody else does."""
+        copy = self._copies.get((place, file))
+        if copy is None:
+            return False
+        meant_by = {
+            owner_key
+            for owner_key, names in self._meanings.items()
+            if (versions := names.get(file)) and versions[-1].content == copy.content
+        }
+        return bool(meant_by) and meant_by.issubset(owner_keys)
 
     def uploads_of(self, owner_keys: Iterable[str]) -> dict[FileName, Upload]:
         """What these owners mean by all their names."""

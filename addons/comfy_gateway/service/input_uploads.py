@@ -3,25 +3,35 @@
 The answer is the server's own. Without ``overwrite`` a name that means another content to this user already, on
 whatever server, is not used again: ``a (1).png`` is tried, as ComfyUI does it, so that no workflow of before gets
 another picture. With ``overwrite`` the name means the new content from now on; where prompts wait for the old one the
-server keeps that, and the new content is put beside it.
+server keeps that, and the new content is put beside it. Where users are kept apart nobody overwrites on a shared server
+what somebody else has uploaded, or what nobody has uploaded through the gateway.
 """
 
+import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 import orjson
 
 from comfy_gateway.core.errors import BackendUnavailable, PromptRefused, StorageUnavailable
 from comfy_gateway.core.files import FileName
 from comfy_gateway.core.input_ports import FormAnswer, FormFile, InputServer, InputStore
-from comfy_gateway.core.input_refs import canonical, numbered, read
-from comfy_gateway.core.input_refusals import input_too_large
-from comfy_gateway.core.uploads import Content, Copy, owner_keys, place_of
+from comfy_gateway.core.input_refs import FOLDERS, canonical, first_of_numbered, numbered, read
+from comfy_gateway.core.input_refusals import (
+    BAD_ORIGINAL_REF,
+    BAD_UPLOAD_NAME,
+    BAD_UPLOAD_TYPE,
+    IMAGE_IS_TEXT,
+    input_too_large,
+)
+from comfy_gateway.core.uploads import Content, Copy, best_name, owner_keys, place_of
 from comfy_gateway.core.upstream import Backend, Source
 from comfy_gateway.core.users import UserId
+from comfy_gateway.core.visibility import OPEN, Visibility
 from comfy_gateway.service.input_book import InputBook
 from comfy_gateway.service.input_transfers import POD_BODY_BYTES, InputTransfers
 from comfy_gateway.service.inputs import Inputs
@@ -96,7 +106,10 @@ class InputUploads:
         transfers: InputTransfers,
         routes: Routes,
         pod_body_bytes: int = POD_BODY_BYTES,
+        visibility: Visibility = OPEN,
     ) -> None:
+        self._visibility = visibility
+        self._turns: WeakValueDictionary[tuple[str, FileName], asyncio.Lock] = WeakValueDictionary()
         self._inputs = inputs
         self._book = book
         self._store = store
@@ -111,8 +124,10 @@ class InputUploads:
         """Put the file on the user's current server. A server that is left meanwhile is followed by the next one, and
         a pod whose ComfyUI does not answer by duty: the file will be brought to where it is needed.
 
-        Raises BackendUnavailable, and PromptRefused when the file, or the one that a mask is for, cannot be brought.
+        Raises BackendUnavailable, and PromptRefused for a form that ComfyUI would stumble over, and when the file, or
+        the one that a mask is for, cannot be brought.
         """
+        _check(form)
         backend = self._routes.current(user)
         try:
             taken = await self._take(user, peer, form, headers, backend)
@@ -139,15 +154,40 @@ class InputUploads:
             form = await self._with_original(user, peer, form, backend)
         # What nobody can know yet: the server puts the mask and its original together.
         content = None if form.kind == "mask" else form.content
-        is_overwriting = form.overwrites and not self._inputs.is_awaited(backend, asked)
-        if form.overwrites:
-            answer = await self._send(form, asked, backend, headers, is_overwriting=is_overwriting)
-        else:
-            answer = await self._send_beside(user, peer, form, asked, backend, content, headers)
-        stored = answer.stored_as
-        if stored is not None:
-            await self._remember(owner_keys(user, peer)[0], form, asked, stored, backend)
+        owners = owner_keys(user, peer)
+        # Of two uploads that want one name the second must see in the book what became of the first.
+        turn = self._turns.setdefault((place_of(backend), first_of_numbered(asked)), asyncio.Lock())
+        async with turn:
+            if form.overwrites:
+                target = self._overwritable(owners, asked, backend)
+                is_overwriting = target is not None
+                answer = await self._send(
+                    form, target or asked, backend, headers, is_overwriting=is_overwriting
+                )
+            else:
+                answer = await self._send_beside(user, peer, form, asked, backend, content, headers)
+            stored = answer.stored_as
+            if stored is not None:
+                await self._remember(owners[0], form, asked, stored, backend)
         return Taken(answer, backend)
+
+    def _overwritable(self, owners: Sequence[str], asked: FileName, backend: Backend) -> FileName | None:
+        """The file of that server to put the new content in, or None when it must be put beside."""
+        target: FileName | None = asked
+        if self._visibility.guards_others and backend.source is Source.DUTY:
+            target = self._own_file(owners, asked, place_of(backend))
+        return None if target is None or self._inputs.is_awaited(backend, target) else target
+
+    def _own_file(self, owners: Sequence[str], asked: FileName, place: str) -> FileName | None:
+        """The file that is these owners' alone there and that they mean by that name, or None."""
+        if self._book.is_own(owners, place, asked):
+            return asked
+        upload = self._book.meaning(owners, asked)
+        copies = () if upload is None else self._book.copies_of(upload.content.sha256)
+        stand_ins = (best_name([copy], asked) for copy in copies if copy.place == place)
+        return next(
+            (name for name in stand_ins if name is not None and self._book.is_own(owners, place, name)), None
+        )
 
     async def _send_beside(
         self,
@@ -233,8 +273,7 @@ class InputUploads:
     ) -> UploadForm:
         """The form whose ``original_ref`` names the picture as that server knows it, once it is there."""
         reference = _reference(form.field("original_ref"))
-        if reference is None:
-            return form
+        assert reference is not None
         there = await self._inputs.reference(user, peer, reference, backend)
         if there is None or there == reference:
             return form
@@ -267,6 +306,20 @@ class InputUploads:
         self._book.forget_copy(place_of(backend), stored)
         while (meaning := self._book.meaning((owner_key,), stored)) is not None:
             self._book.forget_upload(meaning)
+
+
+def _check(form: UploadForm) -> None:
+    """Raises PromptRefused for what ComfyUI answers with 500, or with 400 and no word."""
+    if form.field("image"):
+        raise PromptRefused(IMAGE_IS_TEXT)
+    if form.content is None:
+        return
+    if form.field("type") not in {None, *FOLDERS}:
+        raise PromptRefused(BAD_UPLOAD_TYPE)
+    if form.file is None:
+        raise PromptRefused(BAD_UPLOAD_NAME)
+    if form.kind == "mask" and _reference(form.field("original_ref")) is None:
+        raise PromptRefused(BAD_ORIGINAL_REF)
 
 
 def _reference(text: str | None) -> FileName | None:

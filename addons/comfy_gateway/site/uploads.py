@@ -12,11 +12,12 @@ from typing import Final
 
 import aiohttp
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from comfy_gateway.core import site_contract
 from comfy_gateway.core.errors import BackendUnavailable, PromptRefused, StorageUnavailable
 from comfy_gateway.core.input_ports import InputPart, InputStore
-from comfy_gateway.core.input_refusals import DISK_FULL, NO_FORM, upload_too_large
+from comfy_gateway.core.input_refusals import DISK_FULL, NO_FORM, TOO_MANY_PARTS, upload_too_large
 from comfy_gateway.core.refusals import UPSTREAM_UNREACHABLE, Refusal
 from comfy_gateway.service.input_uploads import InputUploads, UploadForm
 from comfy_gateway.site.asker import Asker
@@ -25,7 +26,7 @@ from comfy_gateway.site.refusals import answer
 logger = logging.getLogger(__name__)
 
 MAX_FIELD_BYTES: Final = 1024 * 1024
-MAX_FIELDS: Final = 100
+MAX_PARTS: Final = 100
 CHUNK_BYTES: Final = 256 * 1024
 
 _OF_ONE_HOP: Final = frozenset(
@@ -34,6 +35,8 @@ _OF_ONE_HOP: Final = frozenset(
         "trailer", "transfer-encoding", "upgrade",
     }
 )  # fmt: skip
+_PLAIN_ENCODINGS: Final = frozenset({"binary", "8bit", "7bit"})
+"""Of a part. ComfyUI would decode others; no browser and no usual library sends them."""
 _CONTENT_TYPE: Final = re.compile(r"[A-Za-z0-9.+-]{1,60}/[A-Za-z0-9.+-]{1,60}")
 
 
@@ -90,6 +93,7 @@ class Uploads:
         """The file is kept when the form has come to its end: a form that breaks off leaves nothing."""
         fields: list[tuple[str, str]] = []
         filename, content_type = None, "application/octet-stream"
+        parts = 0
         kept: InputPart | None = None
         try:
             reader = await request.multipart()
@@ -97,6 +101,11 @@ class Uploads:
                 if not isinstance(part, aiohttp.BodyPartReader) or part.name is None:
                     raise _Refused(NO_FORM)
                 self._check_size(request.content.total_bytes)
+                parts += 1
+                if parts > MAX_PARTS:
+                    raise _Refused(TOO_MANY_PARTS)
+                if part.headers.get("Content-Transfer-Encoding", "binary").lower() not in _PLAIN_ENCODINGS:
+                    raise _Refused(NO_FORM)
                 if part.filename and part.name == "image" and kept is None:
                     filename = part.filename
                     kept = await stack.enter_async_context(self._store.part(request.content_length))
@@ -105,12 +114,10 @@ class Uploads:
                     content_type = told if _CONTENT_TYPE.fullmatch(told) else content_type
                 elif part.filename:
                     await self._pass_over(part, request)
-                elif len(fields) < MAX_FIELDS:
-                    fields.append((part.name, await self._text(part)))
                 else:
-                    raise _Refused(NO_FORM)
-        except (ValueError, RuntimeError, UnicodeError) as error:
-            # What aiohttp raises for a body that is no multipart.
+                    fields.append((part.name, await self._text(part)))
+        except (ValueError, RuntimeError, LookupError, AssertionError, HttpProcessingError) as error:
+            # What aiohttp raises for a body that is no multipart, and Python for a charset that there is not.
             raise _Refused(NO_FORM) from error
         content = None if kept is None else await kept.finish()
         kind = request.match_info["kind"]

@@ -85,7 +85,13 @@ async def open_inputs(
     tasks.start(retention.run(), name="kept input files")
     patient = Servers(http, silence_s=limits.upstream_timeout_s, whole_s=limits.upstream_timeout_s)
     uploads = InputUploads(
-        inputs=inputs, book=book, store=store, server=server, transfers=transfers, routes=routes
+        inputs=inputs,
+        book=book,
+        store=store,
+        server=server,
+        transfers=transfers,
+        routes=routes,
+        visibility=base.settings.access.visibility,
     )
     lists = InputLists(inputs=inputs, book=book, store=store, server=server, routes=routes)
     pages = (
