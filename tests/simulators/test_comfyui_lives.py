@@ -86,9 +86,10 @@ async def test_a_restart_is_a_death_and_a_life(duty: Duty) -> None:
 
 async def test_a_wedged_node_cannot_be_interrupted(duty: Duty) -> None:
     duty.sim.mood.wedged = True
-    await duty.prompt(saved(), prompt_id="stuck")
+    # Events of a prompt without a client are told to everybody, also to the page that opens next.
+    await duty.prompt(saved(), prompt_id="stuck", client_id="elsewhere")
     await duty.running("stuck")
-    await duty.prompt(saved(1), prompt_id="behind")
+    await duty.prompt(saved(1), prompt_id="behind", client_id="elsewhere")
     assert await duty.post("interrupt", {}) == 200
     async with duty.listen("me") as page:
         heard: list[Any] = []
