@@ -2,7 +2,7 @@
 
 A rule names the operation it disturbs and the kind of disturbance. For every API call the table is read from
 top to bottom and the first rule that applies fires. A new kind is one line in `KINDS` plus the few lines that
-carry it out: in `replies.py` when it replaces the answer, in `resolvers.py` when it bends what happens.
+carry it out: in `replies.py` when it replaces the answer, in `deeds.py` when it bends what happens.
 
 When a kind strikes:
 - INSTEAD: the answer is replaced and nothing is executed;

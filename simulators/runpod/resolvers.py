@@ -1,6 +1,7 @@
-"""The GraphQL schema, tied to the simulated cloud. Faults that strike INSIDE are carried out here."""
+"""The GraphQL schema, tied to the simulated cloud."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,12 @@ from graphql.execution.values import get_argument_values, get_variable_values
 
 from simulators.runpod.catalog import GpuType
 from simulators.runpod.cloud import RefusedError, RunPodSimulator
-from simulators.runpod.faults import CAPACITY_TEXTS, RESUME_CAPACITY_TEXT, Call, Fault, Operation
+from simulators.runpod.deeds import Deed
+from simulators.runpod.faults import CAPACITY_TEXTS, Call, Fault, Operation
 from simulators.runpod.pods import PodOrder, SimPod
 
 type Info = GraphQLResolveInfo[Any]
 
-STALE_S = 60.0
 PROXY_PUBLIC_PORT = 60000
 # from the range that is reserved for documentation
 TCP_HOST = "203.0.113.7"
@@ -48,18 +49,9 @@ class Execution:
     cloud: RunPodSimulator
     faults: Mapping[str, Fault] = field(default_factory=dict)
 
-    def fault(self, key: str, kind: str) -> Fault | None:
-        """The fault of this field if it is of that kind."""
-        fault = self.faults.get(key)
-        return fault if fault is not None and fault.kind == kind else None
-
-    def view_s(self, key: str) -> float:
-        """The moment of which this field tells: now, or earlier under a `stale` fault."""
-        now_s = self.cloud.clock.monotonic()
-        stale = self.fault(key, "stale")
-        if stale is None:
-            return now_s
-        return now_s - (STALE_S if stale.seconds is None else stale.seconds)
+    def deed(self, key: str) -> Deed:
+        """What this field of the answer does."""
+        return Deed(self.cloud, self.faults.get(key))
 
 
 def calls_of(
@@ -104,39 +96,31 @@ def _operation(node: FieldNode) -> Operation:
 
 
 def _resolve_myself(_root: object, info: Info) -> dict[str, Any] | None:
-    run, key = _execution(info)
-    if run.fault(key, "null"):
+    deed = _deed(info)
+    if deed.is_null:
         return None
     return {
         "id": "user_sim",
         "pubKey": "",
         "networkVolumes": [
             {"id": volume.id, "name": volume.name, "size": volume.size_gb, "dataCenterId": volume.data_center}
-            for volume in run.cloud.network_volumes.values()
+            for volume in deed.cloud.network_volumes.values()
         ],
-        "pods": lambda _info: _listed(run, key),
+        "pods": lambda _info: _listed(deed),
     }
 
 
-def _listed(run: Execution, key: str) -> list[dict[str, Any]] | None:
-    if run.fault(key, "null_list"):
-        return None
-    at_s = run.view_s(key)
-    drop = run.fault(key, "drop")
-    return [
-        pod_view(run.cloud, pod, at_s)
-        for pod in run.cloud.listed(at_s)
-        if drop is None or drop.pod not in (None, pod.id)
-    ]
+def _listed(deed: Deed) -> list[dict[str, Any]] | None:
+    pods = deed.listed()
+    return None if pods is None else [pod_view(deed.cloud, pod, deed.view_s) for pod in pods]
 
 
 def _resolve_pod(_root: object, info: Info, input: dict[str, Any] | None = None) -> dict[str, Any] | None:
-    run, key = _execution(info)
-    if run.fault(key, "null") or not input:
+    deed = _deed(info)
+    if deed.is_null or not input:
         return None
-    at_s = run.view_s(key)
-    pod = run.cloud.shown(str(input.get("podId")), at_s)
-    return None if pod is None else pod_view(run.cloud, pod, at_s)
+    pod = deed.shown(str(input.get("podId")))
+    return None if pod is None else pod_view(deed.cloud, pod, deed.view_s)
 
 
 def _resolve_gpu_types(
@@ -144,45 +128,24 @@ def _resolve_gpu_types(
     info: Info,
     input: dict[str, Any] | None = None,
 ) -> list[dict[str, Any]] | None:
-    run, key = _execution(info)
-    if run.fault(key, "null"):
+    deed = _deed(info)
+    if deed.is_null:
         return None
     wanted = None if not input else {input.get("id"), *(input.get("ids") or ())} - {None}
-    return [gpu_view(gpu) for gpu in run.cloud.gpu_types.values() if not wanted or gpu.id in wanted]
+    return [gpu_view(gpu) for gpu in deed.cloud.gpu_types.values() if not wanted or gpu.id in wanted]
 
 
 def _resolve_create(_root: object, info: Info, input: dict[str, Any]) -> dict[str, Any] | None:
-    run, key = _execution(info)
-    if run.fault(key, "null"):
+    deed = _deed(info)
+    if deed.is_null:
         return None
-    if refusal := run.fault(key, "capacity"):
-        raise GraphQLError(refusal.text or CAPACITY_TEXTS[0])
     gpu: GpuType | None = None
     if info.field_name == "podFindAndDeployOnDemand":
-        gpu = run.cloud.gpu_types.get(str(input.get("gpuTypeId")))
+        gpu = deed.cloud.gpu_types.get(str(input.get("gpuTypeId")))
         if gpu is None:
             raise GraphQLError(CAPACITY_TEXTS[0])
-    duplicate = run.fault(key, "duplicate")
-    pods = [_created(run, key, _order(input, gpu)) for _ in range(duplicate.count if duplicate else 1)]
-    return pod_view(run.cloud, pods[0], run.cloud.clock.monotonic())
-
-
-def _created(run: Execution, key: str, order: PodOrder) -> SimPod:
-    try:
-        pod = run.cloud.create(order)
-    except RefusedError as refused:
-        raise GraphQLError(str(refused)) from refused
-    _spoil_boot(run, key, pod)
-    return pod
-
-
-def _spoil_boot(run: Execution, key: str, pod: SimPod) -> None:
-    if run.fault(key, "stuck"):
-        pod.stuck = True
-    if exiting := run.fault(key, "exit_after"):
-        run.cloud.end_later(pod, exiting.seconds or 0.0, exiting.text or "Exited by Runpod")
-    if vanishing := run.fault(key, "vanish_after"):
-        run.cloud.end_later(pod, vanishing.seconds or 0.0, "Vanished", vanish=True)
+    with _refusals_told():
+        return _view_now(deed, deed.create(_order(input, gpu)))
 
 
 def _order(given: dict[str, Any], gpu: GpuType | None) -> PodOrder:
@@ -205,48 +168,45 @@ def _order(given: dict[str, Any], gpu: GpuType | None) -> PodOrder:
 
 
 def _resolve_stop(_root: object, info: Info, input: dict[str, Any]) -> dict[str, Any] | None:
-    run, key = _execution(info)
-    pod_id = input["podId"]
-    if run.fault(key, "null"):
+    deed, pod_id = _deed(info), input["podId"]
+    if deed.is_null:
         return None
-    if run.fault(key, "swallow"):
-        return {"id": pod_id, "desiredStatus": "EXITED", "imageName": ""}
-    return _changed(run, run.cloud.stop, pod_id)
+    with _refusals_told():
+        pod = deed.stop(pod_id)
+    return {"id": pod_id, "desiredStatus": "EXITED", "imageName": ""} if pod is None else _view_now(deed, pod)
 
 
 def _resolve_resume(_root: object, info: Info, input: dict[str, Any]) -> dict[str, Any] | None:
-    run, key = _execution(info)
-    if run.fault(key, "null"):
+    deed = _deed(info)
+    if deed.is_null:
         return None
-    if refusal := run.fault(key, "capacity"):
-        raise GraphQLError(refusal.text or RESUME_CAPACITY_TEXT)
-    view = _changed(run, run.cloud.resume, input["podId"])
-    _spoil_boot(run, key, run.cloud.pods[input["podId"]])
-    return view
-
-
-def _changed(run: Execution, change: Callable[[str], SimPod], pod_id: str) -> dict[str, Any]:
-    try:
-        pod = change(pod_id)
-    except RefusedError as refused:
-        raise GraphQLError(str(refused)) from refused
-    return pod_view(run.cloud, pod, run.cloud.clock.monotonic())
+    with _refusals_told():
+        return _view_now(deed, deed.resume(input["podId"]))
 
 
 def _resolve_terminate(_root: object, info: Info, input: dict[str, Any]) -> None:
-    run, key = _execution(info)
-    if run.fault(key, "null") or run.fault(key, "swallow"):
-        return
+    deed = _deed(info)
+    if not deed.is_null:
+        with _refusals_told():
+            deed.terminate(input["podId"])
+
+
+def _view_now(deed: Deed, pod: SimPod) -> dict[str, Any]:
+    return pod_view(deed.cloud, pod, deed.cloud.clock.monotonic())
+
+
+@contextmanager
+def _refusals_told() -> Iterator[None]:
     try:
-        run.cloud.terminate(input["podId"])
+        yield
     except RefusedError as refused:
         raise GraphQLError(str(refused)) from refused
 
 
-def _execution(info: Info) -> tuple[Execution, str]:
+def _deed(info: Info) -> Deed:
     run = info.context
     assert isinstance(run, Execution)
-    return run, str(info.path.key)
+    return run.deed(str(info.path.key))
 
 
 def pod_view(cloud: RunPodSimulator, pod: SimPod, at_s: float) -> dict[str, Any]:
