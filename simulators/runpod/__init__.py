@@ -1,4 +1,4 @@
-"""A stand-in for RunPod: the GraphQL API that the SDK speaks, pods behind their proxy, faults and a ledger.
+"""A stand-in for RunPod: both of its APIs, pods behind their proxy, faults and a ledger.
 
     cloud = RunPodSimulator(api_key="test-key", delays=Delays(app_ready_s=0.5))
     async with serve(cloud) as served:

@@ -17,7 +17,7 @@ from simulators.runpod import Delays, Fault, NetworkVolume, ProxyLimits, RunPodS
 def parser() -> argparse.ArgumentParser:
     told = argparse.ArgumentParser(
         prog="python -m simulators.runpod",
-        description="A stand-in for RunPod on loopback: /graphql, /proxy/{pod_id}/{port}/ and /_sim/.",
+        description="A stand-in for RunPod on loopback: /graphql, /v2, /proxy/{pod_id}/{port}/ and /_sim/.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     told.add_argument("--host", default="127.0.0.1")

@@ -4,6 +4,8 @@
     GET    /_sim/ledger      {"total_usd", "usd_per_hour", "rows": [LedgerRow…]}
     POST   /_sim/faults      a Fault, or a list of them; DELETE forgets all rules
     POST   /_sim/defaults    some of Delays: for pods that are created from now on
+    POST   /_sim/stock       {"NVIDIA L40S": "NONE"}: what is left of GPU types, NONE to HIGH
+    POST   /_sim/retired     {"retired": true}: the GraphQL API answers 410
     POST   /_sim/pods/{id}   a PodChange, such as {"kill": true} or {"telemetry": [{"gpu_percent": 50}]}
     POST   /_sim/clock       {"advance_s": 60}, only with a FakeClock
 
@@ -17,6 +19,7 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, TypeAdapter, ValidationError
 
 from simulators.clock import FakeClock
+from simulators.runpod.catalog import Stock
 from simulators.runpod.cloud import RunPodSimulator
 from simulators.runpod.faults import Fault
 from simulators.runpod.pods import Delays, SimPod
@@ -46,6 +49,13 @@ class ClockChange(BaseModel):
     advance_s: NonNegativeFloat
 
 
+class Retirement(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    retired: bool
+
+
+_STOCK: TypeAdapter[dict[str, Stock]] = TypeAdapter(dict[str, Stock])
 _FAULTS: TypeAdapter[Fault | list[Fault]] = TypeAdapter(Fault | list[Fault])
 
 
@@ -60,6 +70,8 @@ class Admin:
             web.post("/_sim/faults", self.add_faults),
             web.delete("/_sim/faults", self.clear_faults),
             web.post("/_sim/defaults", self.set_defaults),
+            web.post("/_sim/stock", self.set_stock),
+            web.post("/_sim/retired", self.retire),
             web.post("/_sim/pods/{pod_id}", self.change_pod),
             web.post("/_sim/clock", self.advance),
         ]
@@ -108,6 +120,21 @@ class Admin:
             return _wrong(error)
         self._cloud.delays = self._cloud.delays.model_copy(update=told.model_dump(exclude_unset=True))
         return web.json_response(self._cloud.delays.model_dump())
+
+    async def set_stock(self, request: web.Request) -> web.Response:
+        try:
+            told = _STOCK.validate_json(await request.read())
+        except ValidationError as error:
+            return _wrong(error)
+        self._cloud.stock |= told
+        return web.json_response(self._cloud.stock)
+
+    async def retire(self, request: web.Request) -> web.Response:
+        try:
+            self._cloud.retired = Retirement.model_validate_json(await request.read()).retired
+        except ValidationError as error:
+            return _wrong(error)
+        return web.json_response({"retired": self._cloud.retired})
 
     async def change_pod(self, request: web.Request) -> web.Response:
         pod = self._cloud.pods.get(request.match_info["pod_id"])

@@ -21,6 +21,11 @@ class GraphQLApi:
         self._schema = make_schema()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
+        if self._cloud.retired:
+            self._cloud.calls["retired"] += 1
+            return web.json_response(
+                {"message": "This API is gone. Use https://api.runpod.io/v2"}, status=410
+            )
         if request.headers.get("Authorization") != f"Bearer {self._cloud.api_key}":
             self._cloud.calls["unauthorized"] += 1
             return web.json_response({"message": "Unauthorized"}, status=401)

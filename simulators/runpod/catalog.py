@@ -5,6 +5,9 @@ nothing may rely on a figure; the A5000's is a guess.
 """
 
 from dataclasses import dataclass
+from typing import Literal
+
+type Stock = Literal["NONE", "LOW", "MEDIUM", "HIGH"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,13 @@ class NetworkVolume:
 
 CPU_POD_USD_PER_HOUR = 0.12
 DEFAULT_DATA_CENTER = "EU-RO-1"
+DATA_CENTERS = {
+    "EU-RO-1": "Romania 1",
+    "EU-SE-1": "Sweden 1",
+    "US-KS-2": "Kansas 2",
+    "US-TX-3": "Texas 3",
+}
+"""Names by id. All of them have all GPU types."""
 
 GPU_TYPES: tuple[GpuType, ...] = (
     GpuType("NVIDIA GeForce RTX 4090", "RTX 4090", 24, 0.69, 0.34),

@@ -20,6 +20,7 @@ from simulators.runpod.catalog import (
     GPU_TYPES,
     GpuType,
     NetworkVolume,
+    Stock,
 )
 from simulators.runpod.faults import CAPACITY_TEXTS, Call, Fault, FaultTable
 from simulators.runpod.hosting import Borrowed, Hosting
@@ -33,7 +34,11 @@ log = logging.getLogger(__name__)
 
 
 class RefusedError(Exception):
-    """The cloud says no; the message is the one that the API shows."""
+    """The cloud says no; the message is the one that the APIs show, `status` that of the REST API's answer."""
+
+    def __init__(self, message: str, *, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class RunPodSimulator:
@@ -52,8 +57,9 @@ class RunPodSimulator:
     agent          "real": pods run `python -m agent` on ComfyUI's folders, for everything but telemetry
     borrowed       a ComfyUI that runs elsewhere: every pod shows this one, so let there be one pod at a time
 
-    `pods` holds every pod that ever existed, by id, oldest first. `calls` counts API operations (including
-    refused ones) and `call_log` keeps them in order.
+    `stock` says by GPU type how many are left (HIGH where it says nothing); of NONE no pod can be made. `retired`
+    ends the GraphQL API: 410, whatever is asked. `pods` holds every pod that ever existed, by id, oldest first.
+    `calls` counts API operations (including refused ones) and `call_log` keeps them in order.
     """
 
     def __init__(
@@ -82,6 +88,8 @@ class RunPodSimulator:
         self.comfy_port = comfy_port
         self.agent_port = agent_port
         self.enforce_lease = enforce_lease
+        self.stock: dict[str, Stock] = {}
+        self.retired = False
         self.faults = FaultTable(seed=seed)
         self.pods: dict[str, SimPod] = {}
         self.ledger = Ledger(self.pods, self.clock)
@@ -97,6 +105,10 @@ class RunPodSimulator:
     def living(self) -> list[SimPod]:
         """Pods that were neither terminated nor vanished, oldest first. EXITED ones live, too."""
         return [pod for pod in self.pods.values() if pod.ended_at_s is None]
+
+    def stock_of(self, gpu: GpuType) -> Stock:
+        """How many of these are left, in RunPod's words."""
+        return self.stock.get(gpu.id, "HIGH")
 
     def calls_since(self, at_s: float) -> Counter[str]:
         """API calls by operation since that time of the cloud's clock."""
@@ -230,6 +242,8 @@ class RunPodSimulator:
     def _price(self, order: PodOrder) -> float:
         if order.gpu is None:
             return CPU_POD_USD_PER_HOUR
+        if self.stock_of(order.gpu) == "NONE":
+            raise RefusedError(CAPACITY_TEXTS[0])
         cloud_type = "SECURE" if order.network_volume_id else order.cloud_type
         price = order.gpu.usd_per_hour(cloud_type)
         if price is None or (order.network_volume_id and order.cloud_type == "COMMUNITY"):
@@ -248,7 +262,7 @@ class RunPodSimulator:
     def _known(self, pod_id: str) -> SimPod:
         pod = self.shown(pod_id)
         if pod is None:
-            raise RefusedError("pod not found")
+            raise RefusedError("pod not found", status=404)
         return pod
 
     def _runs(self, pod: SimPod) -> bool:

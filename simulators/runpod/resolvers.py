@@ -19,7 +19,7 @@ from graphql import (
 )
 from graphql.execution.values import get_argument_values, get_variable_values
 
-from simulators.runpod.catalog import GpuType
+from simulators.runpod.catalog import GpuType, Stock
 from simulators.runpod.cloud import RefusedError, RunPodSimulator
 from simulators.runpod.deeds import Deed
 from simulators.runpod.faults import CAPACITY_TEXTS, Call, Fault, Operation
@@ -132,7 +132,11 @@ def _resolve_gpu_types(
     if deed.is_null:
         return None
     wanted = None if not input else {input.get("id"), *(input.get("ids") or ())} - {None}
-    return [gpu_view(gpu) for gpu in deed.cloud.gpu_types.values() if not wanted or gpu.id in wanted]
+    return [
+        gpu_view(gpu, deed.cloud.stock_of(gpu))
+        for gpu in deed.cloud.gpu_types.values()
+        if not wanted or gpu.id in wanted
+    ]
 
 
 def _resolve_create(_root: object, info: Info, input: dict[str, Any]) -> dict[str, Any] | None:
@@ -281,14 +285,14 @@ def _port_view(index: int, number: int, kind: str) -> dict[str, Any]:
     }
 
 
-def gpu_view(gpu: GpuType) -> dict[str, Any]:
+def gpu_view(gpu: GpuType, stock: Stock) -> dict[str, Any]:
     def lowest_price(_info: Info, input: dict[str, Any] | None = None) -> dict[str, Any]:
         count = (input or {}).get("gpuCount") or 1
         price = gpu.usd_per_hour("SECURE" if (input or {}).get("secureCloud") else "ALL")
         return {
             "minimumBidPrice": None,
             "uninterruptablePrice": None if price is None else price * count,
-            "stockStatus": "Low",
+            "stockStatus": None if stock == "NONE" else stock.title(),
         }
 
     return {

@@ -1,4 +1,4 @@
-"""The simulated cloud over HTTP: the API, the pods' proxy and the admin API on one port."""
+"""The simulated cloud over HTTP: both APIs, the pods' proxy and the admin API on one port."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,6 +10,7 @@ from simulators.runpod.admin import Admin
 from simulators.runpod.api import GraphQLApi
 from simulators.runpod.cloud import RunPodSimulator
 from simulators.runpod.proxy import PodProxy, ProxyLimits
+from simulators.runpod.rest import RestApi
 
 # with a backlog of 5, sixty parallel connections were reset
 BACKLOG = 512
@@ -59,6 +60,7 @@ def make_app(cloud: RunPodSimulator, limits: ProxyLimits | None = None) -> web.A
     """The routes; whoever runs the application also calls `cloud.close()` at its end."""
     app = web.Application(client_max_size=API_BODY_BYTES)
     app.router.add_post("/graphql", GraphQLApi(cloud).handle)
+    app.router.add_routes(RestApi(cloud).routes())
     app.router.add_routes(Admin(cloud).routes())
     proxy = PodProxy(cloud, limits or ProxyLimits())
     app.router.add_route("*", "/proxy/{pod_id}/{port}", proxy.handle)

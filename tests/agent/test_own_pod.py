@@ -107,7 +107,8 @@ async def test_a_runpodctl_that_says_success_and_did_nothing_is_not_believed(clo
 
 
 async def test_a_termination_that_was_swallowed_is_not_believed(cloud: Cloud) -> None:
-    cloud.simulator.faults.add(Fault(kind="swallow", operation="terminate", times=1))
+    # both APIs are tried
+    cloud.simulator.faults.add(Fault(kind="swallow", operation="terminate", times=2))
     assert not await end(cloud)
     assert cloud.simulator.living() == [cloud.pod]
     assert await end(cloud)
