@@ -3,14 +3,17 @@
 import contextlib
 import socket
 from collections import Counter
+from urllib.parse import urlencode
 
 import aiohttp
 import pytest
 from yarl import URL
 
+from comfy_gateway.core.duty_servers import id_of
+from comfy_gateway.core.upstream import Upstream
 from simulators.comfyui import ComfySimulator, serve
 from tests.e2e.conftest import StartGateway
-from tests.e2e.world import Duty, Person
+from tests.e2e.world import Duty, Person, eventually, picture
 
 
 async def test_paths_reach_comfyui_byte_for_byte_behind_a_prefix(
@@ -115,7 +118,50 @@ async def test_users_of_a_pool_stick_to_a_server_and_leave_a_dead_one(
 
         before = len(servers[0].accepted)
         servers[1].mood.dead = True
-        await gateway.wait_for_line("duty server duty-1 does not answer", within_s=30)
+        await gateway.wait_for_line(
+            f"duty server {id_of(Upstream.parse(second.url))} does not answer", within_s=30
+        )
         for person in people:
             assert (await person.prompt()).status == 200
         assert len(servers[0].accepted) == before + 6
+
+
+@pytest.mark.long
+async def test_pictures_keep_their_addresses_when_the_list_of_servers_is_turned_round(
+    start_gateway: StartGateway, http: aiohttp.ClientSession
+) -> None:
+    """All servers number from 00001: the picture of another would look right to everybody but its maker."""
+    async with serve(ComfySimulator(name="first")) as first, serve(ComfySimulator(name="second")) as second:
+        async with start_gateway(DUTY_POD_URL=first.url) as gateway:
+            alice = Person(http, gateway.url)
+            prompt_id = (await (await alice.prompt(picture(1))).json())["prompt_id"]
+            await eventually(lambda: is_listed(alice, prompt_id), "it is done")
+            file = await picture_of(alice, prompt_id)
+            before = await seen(alice, file)
+        async with http.post(f"{second.url}prompt", json={"prompt": picture(2)}) as posted:
+            assert posted.status == 200
+        async with start_gateway(DUTY_POD_URL=f"{second.url},{first.url}") as gateway:
+            alice = Person(http, gateway.url)
+            assert await picture_of(alice, prompt_id) == file
+            assert await seen(alice, file) == before
+        async with start_gateway(DUTY_POD_URL=second.url) as gateway:
+            alice = Person(http, gateway.url)
+            assert (await seen(alice, file))[0] == 404
+            assert (await http.get(f"{second.url}view?{file}")).status == 200, "it has another one"
+
+
+async def is_listed(person: Person, prompt_id: str) -> bool:
+    return prompt_id in await (await person.get(f"/history/{prompt_id}")).json()
+
+
+async def seen(person: Person, file: str) -> tuple[int, bytes]:
+    """Status and bytes."""
+    async with person.http.get(f"{person.url}/view?{file}", headers=person.headers) as view:
+        return view.status, await view.read()
+
+
+async def picture_of(person: Person, prompt_id: str) -> str:
+    """The query of its address."""
+    history = await (await person.get(f"/history/{prompt_id}")).json()
+    [image] = history[prompt_id]["outputs"]["9"]["images"]
+    return urlencode({name: image[name] for name in ("filename", "subfolder", "type")})

@@ -15,7 +15,7 @@ from comfy_gateway.core.view_query import file_of_query
 from comfy_gateway.core.whereabouts import InStore, OnBackend, Unknown, Whereabouts
 from comfy_gateway.hooks import edge
 from comfy_gateway.hooks.edge import NoInputs
-from tests.hooks.stand import ALICE, BOB, DUTY, HOME, PEER, POD, Stand, ask, prompt, socket
+from tests.hooks.stand import ALICE, BOB, DUTY, HOME, PEER, POD, Stand, ask, prompt, socket, standing
 from tests.hooks.test_identity import BROWSER
 
 
@@ -190,6 +190,25 @@ async def test_the_pod_of_somebody_else_shows_nothing(stand: Stand) -> None:
         stand.where(await stand.arrive(ask("/view?filename=a.png&subfolder=private-2", user="bob")))
         == OTHERS.id
     )
+
+
+async def test_a_name_without_alias_is_asked_of_that_server_alone_wherever_it_stands_in_the_list() -> None:
+    first = replace(HOME, alias="server-1")
+    async with standing(home=first) as stand:
+        assert stand.where(await stand.arrive(ask("/view?filename=a.png"))) == DUTY.id
+        assert stand.where(await stand.arrive(ask("/view?filename=a.png&subfolder=server-1"))) == HOME.id
+    async with standing(home=first, duty=replace(DUTY, alias="server-2")) as stand:
+        assert stand.where(await stand.arrive(ask("/view?filename=a.png"))) == "404"
+        assert stand.where(await stand.arrive(ask("/view?filename=a.png&type=temp", user="bob"))) == "404"
+        assert stand.where(await stand.arrive(ask("/settings"))) == HOME.id
+
+
+async def test_a_route_of_a_custom_node_that_names_a_file_of_home_goes_there_from_a_pod_too(
+    stand: Stand,
+) -> None:
+    stand.routes.set_private(ALICE, ALIASED)
+    stand.edge.files.note(ALICE.key, HOME, "p1", {"gifs": [{"filename": "v.mp4", "type": "output"}]})
+    assert stand.where(await stand.arrive(ask("/viewvideo?filename=v.mp4&type=output"))) == HOME.id
 
 
 async def test_files_of_a_pod_that_is_gone_come_from_the_vault_of_its_user(stand: Stand) -> None:

@@ -262,8 +262,13 @@ async def served(name: str, backend_of: Any, *, base_dir: Path | None = None) ->
 
 
 @asynccontextmanager
-async def world(tmp_path: Path, *, duties: int = 1, **options: Any) -> AsyncIterator[World]:
-    """Some duty servers and a pod for Alice, who is on the last duty server; Bob is at home."""
+async def world(
+    tmp_path: Path, *, duties: int = 1, plain: bool = True, **options: Any
+) -> AsyncIterator[World]:
+    """Some duty servers and a pod for Alice, who is on the last duty server; Bob is at home.
+
+    ``plain``: files of the first server bear no alias.
+    """
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()))
         duty = [
@@ -271,7 +276,7 @@ async def world(tmp_path: Path, *, duties: int = 1, **options: Any) -> AsyncIter
                 served(
                     f"duty-{n}",
                     lambda upstream, n=n: Backend(
-                        f"duty-{n}", Source.DUTY, upstream, alias=f"server-{n}" if n else ""
+                        f"duty-{n}", Source.DUTY, upstream, alias="" if n == 0 and plain else f"server-{n}"
                     ),
                 )
             )

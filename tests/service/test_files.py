@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from comfy_gateway.core.files import FileName, pod_alias, shown
 from comfy_gateway.core.upstream import Backend, Source, Upstream
-from comfy_gateway.core.whereabouts import InVault, OnBackend, Unknown
+from comfy_gateway.core.whereabouts import InVault, Nowhere, OnBackend, Unknown
 from comfy_gateway.service.files import Files
 from comfy_gateway.service.routes import Routes
 from comfy_gateway.service.told_files import TOLD_FOR_S, ToldFiles
@@ -166,7 +166,7 @@ def test_a_bare_name_means_the_file_of_the_server_that_told_it_last(files: Files
 def test_a_bare_name_of_a_pod_that_is_gone_is_its_file_in_the_vault(files: Files, routes: Routes) -> None:
     files.note(ALICE.key, POD, "p1", TOLD_BARE)
     routes.clear_private(ALICE)
-    assert files.resolve(ALICE.key, PEER, MESH) == Unknown()
+    assert files.resolve(ALICE.key, PEER, MESH) == Nowhere(), "home may have another file of that name"
     files.vault = Keeps()
     assert files.resolve(ALICE.key, PEER, MESH) == InVault(ALICE.key, shown(MESH, POD.alias))
 
@@ -184,9 +184,23 @@ def test_bare_names_are_learned_from_kept_entries_too(files: Files, routes: Rout
 def test_what_home_named_in_full_keeps_its_meaning_whatever_a_pod_says_in_text(files: Files) -> None:
     files.note(ALICE.key, HOME, "p1", output(named(NAME)))
     files.note(ALICE.key, POD, "p2", {"text": [NAME.path]})
-    assert files.resolve(ALICE.key, PEER, NAME) == Unknown(), "home's"
+    assert files.resolve(ALICE.key, PEER, NAME) == OnBackend(HOME, NAME)
     files.note(ALICE.key, POD, "p2", output(named(FileName("b.png"))))
     assert files.resolve(ALICE.key, PEER, FileName("b.png")) == Unknown(), "it was shown under the alias"
+
+
+def test_a_name_that_no_server_of_the_settings_bears_without_alias_is_no_other_servers(
+    clock: FakeClock,
+) -> None:
+    """The one whose names these were has left the pool."""
+    routes = Routes(OTHER, lambda _user: OTHER, (OTHER,))
+    files = Files(routes=routes, told=ToldFiles(clock))
+    assert routes.plain() is None
+    files.note(ALICE.key, OTHER, "p1", output(named(NAME)))
+    assert files.resolve(ALICE.key, PEER, shown(NAME, OTHER.alias)) == OnBackend(OTHER, NAME)
+    files.seen_kept(ALICE.key, HOME.id, TOLD_BARE)
+    assert files.resolve(ALICE.key, PEER, MESH) == Nowhere()
+    assert files.resolve(ALICE.key, PEER, NAME) == Unknown(), "for the router, which asks nobody"
 
 
 @pytest.mark.parametrize(
@@ -198,11 +212,11 @@ def test_texts_that_are_no_paths_are_not_remembered(files: Files, text: str) -> 
 
 
 def test_what_is_remembered_is_bounded(routes: Routes, clock: FakeClock) -> None:
-    files = Files(routes=routes, told=ToldFiles(clock), max_loose=2, max_at_home=2)
+    files = Files(routes=routes, told=ToldFiles(clock), max_loose=2, max_at_plain=2)
     for number in range(3):
         files.note(ALICE.key, POD, "p", {"text": [f"{number}.glb"]})
         files.note(ALICE.key, HOME, "p", output(named(FileName(f"{number}.png"))))
-    assert len(files._loose) == len(files._at_home) == 2
+    assert len(files._loose) == len(files._at_plain) == 2
     assert files.resolve(ALICE.key, PEER, FileName("2.glb")) == OnBackend(POD, FileName("2.glb"))
 
 

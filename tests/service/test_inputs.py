@@ -289,6 +289,16 @@ async def test_an_output_of_home_is_brought_to_the_pod_as_an_input(around: World
     assert around.pod.uploads() == 2
 
 
+async def test_an_output_whose_server_has_left_the_pool_is_no_other_servers_of_that_name(
+    tmp_path: Path,
+) -> None:
+    async with world(tmp_path, plain=False) as around:
+        (around.home.simulator.folders.output / "x.png").write_bytes(X)
+        with pytest.raises(PromptRefused) as refused:
+            await around.carried("x.png [output]")
+        assert refused.value.refusal.details == "Invalid image file: x.png"
+
+
 async def test_an_output_of_the_pod_is_brought_to_duty_while_it_drains(around: World) -> None:
     around.move()
     (around.pod.simulator.folders.output / "x.png").write_bytes(X)

@@ -72,10 +72,11 @@ class Backend:
     """One ComfyUI server that may answer a user."""
 
     id: str
-    """``duty-0``, ``duty-1`` … or the pod's name; never shown to a client."""
+    """See ``core.duty_servers``, or the pod's name; never shown to a client."""
     source: Source
     upstream: Upstream
     token: str | None = field(default=None, repr=False)
     """The front door's token (``X-Comfy-Gateway-Token``), or None for a duty server."""
     alias: str = ""
-    """First subfolder under which clients see this server's outputs (``core.files``); empty for home alone."""
+    """First subfolder under which clients see this server's outputs (``core.files``); empty for one shared server
+    at most."""

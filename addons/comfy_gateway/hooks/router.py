@@ -268,7 +268,8 @@ def _named_place(
     if isinstance(found, InVault | InStore) and flow.request.method not in {"GET", "HEAD"}:
         return Unknown()
     if isinstance(found, Unknown) and request_class is RequestClass.RESULTS and file.type in ALIASED_TYPES:
-        return OnBackend(gateway.routes.home, file)  # a name without alias is home's
+        plain = gateway.routes.plain()
+        return Nowhere() if plain is None else OnBackend(plain, file)  # a name without alias is that server's
     return found
 
 

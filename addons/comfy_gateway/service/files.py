@@ -14,13 +14,13 @@ from typing import Any, Final, Protocol
 from comfy_gateway.core.files import ALIASED_TYPES, FileName, files_in, pod_alias, shown, without_alias
 from comfy_gateway.core.upstream import Backend, Source
 from comfy_gateway.core.users import UserId
-from comfy_gateway.core.whereabouts import InVault, OnBackend, Unknown, Whereabouts
+from comfy_gateway.core.whereabouts import InVault, Nowhere, OnBackend, Unknown, Whereabouts
 from comfy_gateway.service.file_owners import FileOwners
 from comfy_gateway.service.routes import Routes
 from comfy_gateway.service.told_files import ToldFiles
 
 MAX_LOOSE: Final = 20_000
-MAX_AT_HOME: Final = 50_000
+MAX_AT_PLAIN: Final = 50_000
 
 _LIKE_A_PATH: Final = re.compile(r"[^\x00-\x1f]{1,250}\.[A-Za-z0-9]{1,8}")
 
@@ -55,18 +55,18 @@ class Files:
         vault: Vault | None = None,
         owners: FileOwners | None = None,
         max_loose: int = MAX_LOOSE,
-        max_at_home: int = MAX_AT_HOME,
+        max_at_plain: int = MAX_AT_PLAIN,
     ) -> None:
         self._max_loose = max_loose
-        self._max_at_home = max_at_home
+        self._max_at_plain = max_at_plain
         self._routes = routes
         self._told = told
         self._owners = owners
         self.vault: Vault = vault or NoVault()
         self._loose: OrderedDict[tuple[str | None, str], tuple[str, str]] = OrderedDict()
         """Id and alias of the server that told this bare name last, by user and name."""
-        self._at_home: OrderedDict[FileName, None] = OrderedDict()
-        """Names that home told in full: their addresses keep their meaning whatever a pod says in bare text."""
+        self._at_plain: OrderedDict[FileName, None] = OrderedDict()
+        """Names that the server without alias told in full: whatever a pod says in bare text, they mean its files."""
         self._listening: dict[str, Counter[str]] = {}
         """Open sockets of each user by peer."""
         self._watchers: list[Watcher] = []
@@ -87,7 +87,7 @@ class Files:
         """Outputs as a server names them were read somewhere: what their bare names mean is learned."""
         for file in files_in(output):
             if not backend.alias:
-                self._remember_at_home(file)
+                self._remember_at_plain(file)
             if self._owners is not None and backend.source is Source.DUTY:
                 self._owners.note(user_key, shown(file, backend.alias))
         self._learn(user_key, backend.id, backend.alias, output)
@@ -128,8 +128,9 @@ class Files:
     def resolve(self, user_key: str | None, peer: str, file: FileName) -> Whereabouts:
         """Where the file of that shown name is for this user, or for the one whose file this peer was told of.
 
-        Unknown for a name without alias that nobody has told as bare text: an output or a temporary file of home, or
-        what only the current server knows.
+        Unknown for a name without alias that nobody has told: an output or a temporary file of the server without
+        alias, or what only the current server knows. Nowhere for a bare text of a server that is gone: another may have
+        a file of that name.
         """
         if file.type not in ALIASED_TYPES:
             return Unknown()
@@ -141,6 +142,9 @@ class Files:
                 return OnBackend(backend, there)
         if owner is not None and self.vault.holds(owner, file):
             return InVault(owner, file)
+        plain = self._routes.plain()
+        if plain is not None and file in self._at_plain:
+            return OnBackend(plain, file)
         return self._find_loose(owner, user, file)
 
     async def is_of(self, user_key: str | None, peer: str, file: FileName) -> bool:
@@ -154,7 +158,7 @@ class Files:
         return await self._owners.is_of(user_key, file)
 
     def _find_loose(self, owner: str | None, user: UserId | None, file: FileName) -> Whereabouts:
-        loose = self._loose.get((owner, file.path)) if file not in self._at_home else None
+        loose = self._loose.get((owner, file.path))
         if loose is None:
             return Unknown()
         backend_id, alias = loose
@@ -162,7 +166,7 @@ class Files:
         if backend is not None:
             return OnBackend(backend, file)
         kept = shown(file, alias)
-        return InVault(owner, kept) if owner is not None and self.vault.holds(owner, kept) else Unknown()
+        return InVault(owner, kept) if owner is not None and self.vault.holds(owner, kept) else Nowhere()
 
     def _learn(self, user_key: str | None, backend_id: str, alias: str, output: Any) -> None:
         for name in _loose_names(output):
@@ -174,11 +178,11 @@ class Files:
     def _duty_ids(self) -> set[str]:
         return {backend.id for backend in self._routes.duty_servers()}
 
-    def _remember_at_home(self, file: FileName) -> None:
-        self._at_home[file] = None
-        self._at_home.move_to_end(file)
-        while len(self._at_home) > self._max_at_home:
-            self._at_home.popitem(last=False)
+    def _remember_at_plain(self, file: FileName) -> None:
+        self._at_plain[file] = None
+        self._at_plain.move_to_end(file)
+        while len(self._at_plain) > self._max_at_plain:
+            self._at_plain.popitem(last=False)
 
 
 def _loose_names(output: Any) -> Iterator[str]:

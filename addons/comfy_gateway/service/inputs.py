@@ -34,7 +34,7 @@ from comfy_gateway.core.upstream import Backend, Source
 from comfy_gateway.core.users import UserId
 from comfy_gateway.core.vault import StoredFile
 from comfy_gateway.core.visibility import OPEN, Visibility
-from comfy_gateway.core.whereabouts import InStore, InVault, OnBackend, Unknown, Whereabouts
+from comfy_gateway.core.whereabouts import InStore, InVault, Nowhere, OnBackend, Unknown, Whereabouts
 from comfy_gateway.service.input_book import InputBook
 from comfy_gateway.service.input_transfers import ContentGone, InputTransfers
 from comfy_gateway.service.routes import Routes
@@ -476,8 +476,11 @@ class Inputs:
             return await self._from_vault(where, file)
         if isinstance(where, OnBackend):
             backend, there = where.backend, canonical(where.file)
-        else:  # a name without alias is home's
-            backend, there = self._routes.home, file
+        else:  # a name without alias is that server's, and no other may be asked for it
+            plain = None if isinstance(where, Nowhere) else self._routes.plain()
+            if plain is None:
+                raise PromptRefused(no_such_output(file.path))
+            backend, there = plain, file
         if there is None:
             return None
         if self.hides_names(backend) and not await self._files.is_of(user_key, errand.peer, file):

@@ -19,7 +19,7 @@ class Routes:
         self, home: Backend, duty: Callable[[UserId | None], Backend], servers: Sequence[Backend] = ()
     ) -> None:
         self.home = home
-        """The first duty server: userdata, settings and the front end's files."""
+        """The first duty server: userdata, settings and the front end's files. Its outputs may bear an alias."""
         self._duty = duty
         self._servers = tuple(servers)
         self._private: dict[UserId, Backend] = {}
@@ -62,6 +62,10 @@ class Routes:
     def duty_servers(self) -> tuple[Backend, ...]:
         """All shared servers, home first."""
         return self._servers or (self.home,)
+
+    def plain(self) -> Backend | None:
+        """The shared server whose files are shown without an alias, or None while it is not in the settings."""
+        return next((server for server in self.duty_servers() if not server.alias), None)
 
     def pods(self) -> tuple[Backend, ...]:
         """All pods that have a route, and those that lost it and still have work."""

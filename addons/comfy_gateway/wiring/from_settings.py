@@ -1,6 +1,5 @@
 """What parts are given of the settings, in the terms of those parts."""
 
-import hashlib
 from pathlib import Path
 
 from comfy_gateway.adapters.local_files import LocalFiles
@@ -8,10 +7,11 @@ from comfy_gateway.adapters.remote_files import RemoteFiles
 from comfy_gateway.adapters.runpod import RunPodOrder
 from comfy_gateway.adapters.runpod.pasted import checked_env
 from comfy_gateway.adapters.vault_disk import BlockingFiles
+from comfy_gateway.core import duty_servers
 from comfy_gateway.core.admission import Caps
 from comfy_gateway.core.idleness import IdleLimits
 from comfy_gateway.core.ports import Candidate
-from comfy_gateway.core.upstream import Backend, Source, Upstream
+from comfy_gateway.core.upstream import Backend, Source
 from comfy_gateway.service.rules import Rules
 from comfy_gateway.settings import Settings, SettingsError
 
@@ -44,16 +44,21 @@ def vault_files(settings: Settings) -> BlockingFiles:
     return RemoteFiles(url) if folder == url else LocalFiles(Path(folder))
 
 
-def duty_backends(settings: Settings) -> list[Backend]:
-    """The shared servers, home first. The alias of another follows from its address, not from its place."""
+def duty_backends(settings: Settings, *, plain_id: str | None = None) -> list[Backend]:
+    """The shared servers, home first.
+
+    ``plain_id``: the one whose files are shown without an alias, which may be none of them; None: home.
+    """
+    plain_id = plain_id or duty_servers.id_of(settings.home)
     return [
-        Backend(f"duty-{position}", Source.DUTY, upstream, alias=_alias_of(upstream) if position else "")
-        for position, upstream in enumerate(settings.duty)
+        Backend(
+            server_id := duty_servers.id_of(upstream),
+            Source.DUTY,
+            upstream,
+            alias="" if server_id == plain_id else duty_servers.alias_of(upstream),
+        )
+        for upstream in settings.duty
     ]
-
-
-def _alias_of(upstream: Upstream) -> str:
-    return "server-" + hashlib.sha256(upstream.url("/").encode()).hexdigest()[:8]
 
 
 def rules_of(settings: Settings) -> Rules:

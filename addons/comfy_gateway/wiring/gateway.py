@@ -17,7 +17,7 @@ from comfy_gateway.wiring.ledger import open_ledger
 from comfy_gateway.wiring.pages import open_site, pages_of
 from comfy_gateway.wiring.pods import build_pods, run_pods, warn_of_pods
 from comfy_gateway.wiring.prompts import build_prompts, run_prompts
-from comfy_gateway.wiring.servers import build_servers, run_servers
+from comfy_gateway.wiring.servers import open_servers, run_servers
 from comfy_gateway.wiring.sign_in import way_in
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class Gateway:
         for warning in settings.warnings:
             logger.warning("%s", warning)
         base = await open_base(settings, self._rules, self._open)
-        servers = build_servers(base)
+        servers = await open_servers(base)
         prompts = await open_ledger(base)
         vault = await open_vault(base, servers)
         pods = build_pods(base, servers, prompts, vault, order=self._order)

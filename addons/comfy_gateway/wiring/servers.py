@@ -1,10 +1,11 @@
 """Which servers there are, who is on which, and what each can run."""
 
+import logging
 from dataclasses import dataclass
 
 from comfy_gateway.adapters.comfyui import HttpComfyServer
 from comfy_gateway.adapters.prober import HttpProber
-from comfy_gateway.adapters.sql import SqlSessionStore
+from comfy_gateway.adapters.sql import SqlPlainNames, SqlSessionStore
 from comfy_gateway.core.upstream import Backend
 from comfy_gateway.service.catalogues import Catalogues
 from comfy_gateway.service.duty_pool import DutyPool
@@ -15,6 +16,8 @@ from comfy_gateway.service.routes import Routes
 from comfy_gateway.service.sessions import Sessions
 from comfy_gateway.wiring.base import Base
 from comfy_gateway.wiring.from_settings import duty_backends
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,18 @@ class ServerParts:
     placement: Placement
 
 
-def build_servers(base: Base) -> ServerParts:
-    """Nothing runs yet."""
+async def open_servers(base: Base) -> ServerParts:
+    """Settles what the shared servers are called, before the ledger is read. Raises StoreUnavailable."""
+    servers = duty_backends(base.settings)
+    for server in servers:
+        logger.info("duty server %s is %s", server.id, server.upstream.url("/"))
+    return _build(base, plain_id=await SqlPlainNames(base.database).settle([server.id for server in servers]))
+
+
+def _build(base: Base, *, plain_id: str) -> ServerParts:
     settings, clock, keys = base.settings, base.clock, base.keys
     prober = HttpProber(base.http, settings.health.path, settings.health.timeout_s)
-    pool = DutyPool(duty_backends(settings), prober, clock)
+    pool = DutyPool(duty_backends(settings, plain_id=plain_id), prober, clock)
     routes = Routes(pool.home, pool.choose, pool.backends)
     pool.on_move(routes.duty_changed)
     store = SqlSessionStore(base.database)

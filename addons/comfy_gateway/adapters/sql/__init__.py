@@ -2,6 +2,7 @@
 
 from comfy_gateway.adapters.sql.database import Database, open_database
 from comfy_gateway.adapters.sql.ledger_store import SqlLedgerStore
+from comfy_gateway.adapters.sql.plain_names import SqlPlainNames
 from comfy_gateway.adapters.sql.sign_outs import SqlSignOuts
 from comfy_gateway.adapters.sql.store import SqlSessionStore, open_store
 from comfy_gateway.adapters.sql.vault_rows import SqlVaultRows
@@ -9,6 +10,7 @@ from comfy_gateway.adapters.sql.vault_rows import SqlVaultRows
 __all__ = [
     "Database",
     "SqlLedgerStore",
+    "SqlPlainNames",
     "SqlSessionStore",
     "SqlSignOuts",
     "SqlVaultRows",

@@ -179,3 +179,11 @@ sign_outs = Table(
     Column("until", UtcDateTime, nullable=False),
 )
 """Sessions of browsers that were ended before their time."""
+
+plain_names = Table(
+    "plain_names",
+    metadata,
+    Column("only", Integer, primary_key=True, autoincrement=False),
+    Column("server_id", Text, nullable=False),
+)
+"""The shared server whose files are shown without an alias. One row."""
