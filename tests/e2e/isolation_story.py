@@ -1,14 +1,18 @@
 """What one user tries against another's work, on a shared server of any make."""
 
 import asyncio
+import io
 import json
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
 import aiohttp
+from PIL import Image
 
+from comfy_gateway.core.input_spaces import names_space
 from tests.conditions import wait_for
 from tests.e2e.world import Events, Person
 
@@ -199,6 +203,86 @@ async def try_to_use(bob: Guest, work: Work) -> None:
     async with bob.http.post(f"{bob.url}/upload/mask", data=mask, headers=bob.headers) as answer:
         assert answer.status == 400
         assert name in await answer.text()
+
+
+def a_png(number: int, *, side: int = 8) -> bytes:
+    """A picture that no other test has uploaded."""
+    buffer = io.BytesIO()
+    noise = random.Random(number).randbytes(side * side * 3)
+    Image.frombytes("RGB", (side, side), noise).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+async def upload(guest: Guest, name: str, data: bytes, kind: str = "image", **fields: str) -> Any:
+    """Upload a picture that is taken; returns the answer."""
+    form = aiohttp.FormData(fields)
+    form.add_field("image", data, filename=name, content_type="image/png")
+    async with guest.http.post(f"{guest.url}/upload/{kind}", data=form, headers=guest.headers) as answer:
+        assert answer.status == 200, await answer.text()
+        return await answer.json()
+
+
+async def viewed(guest: Guest, query: str) -> bytes | int:
+    """What ``/view`` shows of a file, or the status of its refusal."""
+    async with guest.http.get(f"{guest.url}/view?{query}", headers=guest.headers) as answer:
+        return await answer.read() if answer.status == 200 else answer.status
+
+
+async def inputs_are_each_ones_own(alice: Guest, bob: Guest, name: str) -> tuple[bytes, bytes]:
+    """Uploads of one name, by id, by guess, as inputs and in lists; ``name`` is new on the server.
+
+    Returns what a prompt of bob's has made of his upload, and the upload.
+    """
+    hers, his, second = (a_png(random.randrange(1 << 30)) for _ in range(3))
+    secret, told = f"alice-{name}", {"name": name, "subfolder": "", "type": "input"}
+    assert await upload(alice, name, hers) == await upload(alice, name, hers) == told
+    await upload(alice, secret, hers, subfolder="clipspace")
+    assert await upload(bob, name, his, overwrite="true") == told
+    assert (await upload(bob, name, second))["name"] == name.replace(".", " (1).")
+    assert [await viewed(one, f"filename={name}&type=input") for one in (alice, bob)] == [hers, his]
+    assert await viewed(alice, f"filename={secret}&subfolder=clipspace&type=input") == hers
+    for query in (
+        f"filename={secret}&subfolder=clipspace",
+        f"filename=clipspace/{secret}",
+        f"filename={secret}&subfolder=clipspace&filename={name}",
+        f"filename={secret}&subfolder=x/../clipspace",
+        "filename=example.png&subfolder=.",
+        "filename=example.png&subfolder=x/..",
+    ):
+        assert await viewed(bob, f"{query}&type=input") == 404, query
+    for text in (
+        f"clipspace/{secret}",
+        f"clipspace/{secret} [input]",
+        f"../clipspace/{secret}",
+        "example.png",
+    ):
+        refused = await bob.post("/prompt", {"prompt": reading(text), "client_id": TAB})
+        assert refused.status == 400, text
+        assert not names_space(await refused.text())
+        assert (await alice.post("/prompt", {"prompt": reading(text)})).status == (
+            200 if text[0] == "c" else 400
+        )
+    for guest, theirs in ((alice, []), (bob, [name.replace(".", " (1).")])):
+        info = await (await guest.get("/object_info")).text()
+        assert not names_space(info)
+        [names, _] = json.loads(info)["LoadImage"]["input"]["required"]["image"]
+        assert names == sorted([name, *theirs])
+    async with bob.socket() as events:
+        mine = await bob.submit(reading(f"{name}"))
+        assert await events.ended(mine) == "execution_success"
+        assert not names_space(json.dumps(events.seen))
+    entry = (await bob.read(f"/history/{mine}"))[mine]
+    assert entry["prompt"][2]["1"]["inputs"]["image"] == name
+    [shown] = entry["outputs"]["9"]["images"]
+    made = await viewed(bob, "&".join(f"{key}={value}" for key, value in shown.items()))
+    assert isinstance(made, bytes)
+    for page in ("/queue", "/history", "/api/jobs"):
+        assert not names_space(await (await bob.get(page)).text())
+    shared = aiohttp.FormData({"subfolder": "shared"})
+    shared.add_field("image", hers, filename=name)
+    async with bob.http.post(f"{bob.url}/upload/image", data=shared, headers=bob.headers) as refusal:
+        assert refusal.status == 403
+    return made, his
 
 
 async def an_identical_prompt(bob: Guest, work: Work) -> None:

@@ -1,10 +1,12 @@
 """Two users before a real ComfyUI (``COMFYUI_URL``): what one tries against the other's work."""
 
+import io
 import random
 from typing import Any
 
 import aiohttp
 import pytest
+from PIL import Image
 from playwright.async_api import Browser
 
 from tests.e2e.conftest import StartGateway
@@ -14,6 +16,7 @@ from tests.e2e.isolation_story import (
     Guest,
     an_identical_prompt,
     at_work,
+    inputs_are_each_ones_own,
     listen_in,
     try_to_see,
     try_to_touch,
@@ -43,6 +46,11 @@ def picture(size: int = 64) -> dict[str, Any]:
     }
 
 
+def pixels(data: bytes) -> bytes:
+    """What a picture shows."""
+    return Image.open(io.BytesIO(data)).convert("RGB").tobytes()
+
+
 def slow() -> dict[str, Any]:
     """A workflow of a second or two."""
     return picture(6_000)
@@ -67,6 +75,18 @@ async def test_in_full_nothing_of_alice_is_seen_or_touched_and_bob_works_as_if_a
             heard = await listen_in(bob, attack)
             assert {message["type"] for message in heard} == {"status"}
         await an_identical_prompt(bob, work)
+
+
+async def test_in_full_inputs_are_each_ones_own(
+    comfyui: str,
+    start_gateway: StartGateway,
+    http: aiohttp.ClientSession,
+) -> None:
+    name = f"{PREFIX}-{random.randrange(1 << 40)}.png"
+    async with start_gateway(DUTY_POD_URL=comfyui, ISOLATION="full") as gateway:
+        alice, bob = (Guest(http, gateway.url, name, f"tab-of-{name}") for name in ("alice", "bob"))
+        made, his = await inputs_are_each_ones_own(alice, bob, name)
+        assert pixels(made) == pixels(his)
 
 
 async def test_with_actions_nothing_of_alice_is_touched(

@@ -128,6 +128,10 @@ class StandInInputs:
         answer, self.is_worth_a_second_try = self.is_worth_a_second_try, False
         return answer
 
+    def shown(self, user: UserId | None, data: bytes) -> bytes:
+        """What a server calls ``hidden/`` the user does not see."""
+        return data.replace(b"hidden/", b"")
+
 
 @dataclass
 class StandInRelay:

@@ -356,6 +356,20 @@ async def test_inputs_that_were_lost_are_brought_once_more(stand: Stand) -> None
     assert found(stand).outcome is Outcome.ACCEPTED
 
 
+@pytest.mark.parametrize("is_tried_twice", [False, True])
+async def test_a_refusal_and_warnings_name_files_as_the_user_does(stand: Stand, is_tried_twice: bool) -> None:
+    errors = {"1": {"errors": [{"details": "Invalid image file: hidden/a.png"}]}}
+    shown = {"1": {"errors": [{"details": "Invalid image file: a.png"}]}}
+    stand.inputs.is_worth_a_second_try = is_tried_twice
+    refusal = {**REFUSAL, "node_errors": errors}
+    stand.comfy.refusal = PromptAnswer(400, refusal)
+    answer = http.Response.make(400, orjson.dumps(refusal), {"Content-Type": "application/json"})
+    assert told(await stand.exchange(prompt(body("p1")), answer)) == (400, {**REFUSAL, "node_errors": shown})
+    accepts = accepted("p2", node_errors=errors)
+    assert told(await stand.exchange(prompt(body("p2")), accepts))[1]["node_errors"] == shown
+    assert told(await stand.exchange(prompt(body("p2"))))[1]["node_errors"] == shown
+
+
 async def test_what_is_refused_twice_is_refused_in_the_servers_words(stand: Stand) -> None:
     stand.inputs.is_worth_a_second_try = True
     second = {"error": {"type": "y", "message": "still no"}, "node_errors": {"1": {}}}

@@ -20,6 +20,8 @@ from comfy_gateway.adapters.input_store import DiskInputStore
 from comfy_gateway.core.files import FileName
 from comfy_gateway.core.input_ports import AgentPlace
 from comfy_gateway.core.input_refs import read
+from comfy_gateway.core.input_spaces import EVERYBODYS, InputSpaces
+from comfy_gateway.core.keys import Keys
 from comfy_gateway.core.uploads import Content
 from comfy_gateway.core.upstream import Backend, Source, Upstream
 from comfy_gateway.core.users import IdKind, UserId
@@ -44,6 +46,7 @@ from tests.fakes.uploads import FakeUploadRows
 ALICE = UserId(IdKind.NAMED, "alice")
 BOB = UserId(IdKind.NAMED, "bob")
 PEER = "10.1.2.3"
+KEYS = Keys(b"k" * 32)
 
 
 def png(number: int) -> bytes:
@@ -118,6 +121,7 @@ class World:
     reserve_bytes: int = 0
     vault: Any = None
     visibility: Visibility = OPEN
+    spaces: InputSpaces = EVERYBODYS
 
     async def build(self) -> None:
         """Put the parts together, as at a start; a second time: as after a restart."""
@@ -142,6 +146,8 @@ class World:
             tasks=self.tasks,
             pod_body_bytes=self.pod_body_bytes,
         )
+        if self.visibility.hides_others:
+            self.spaces = InputSpaces(KEYS, "shared")
         owners = FileOwners(self.ledger, self.clock) if self.visibility.hides_others else None
         self.files = Files(routes=self.routes, told=ToldFiles(self.clock), vault=self.vault, owners=owners)
         self.inputs = Inputs(
@@ -156,6 +162,7 @@ class World:
             routes=self.routes,
             clock=self.clock,
             visibility=self.visibility,
+            spaces=self.spaces,
         )
         self.uploads = InputUploads(
             inputs=self.inputs,
@@ -166,6 +173,7 @@ class World:
             routes=self.routes,
             pod_body_bytes=self.pod_body_bytes,
             visibility=self.visibility,
+            spaces=self.spaces,
         )
         self.lists = InputLists(
             inputs=self.inputs,
@@ -173,6 +181,7 @@ class World:
             store=self.store,
             server=self.server,
             routes=self.routes,
+            spaces=self.spaces,
         )
 
     def retention(self, clock: Any, *, most_bytes: int = 1 << 40, most_age_s: float = 1e9) -> InputRetention:

@@ -4,8 +4,10 @@ An input that takes uploads bears an option such as ``image_upload: true``. Its 
 {…}]``) or one of its options (``["COMBO", {"options": ["a.png"], …}]``).
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Container, Mapping
 from typing import Any, Final
+
+from comfy_gateway.core.input_spaces import without_spaces
 
 _UPLOAD: Final = "_upload"
 _IMAGES: Final = frozenset(
@@ -24,13 +26,36 @@ _MODELS_FOLDER: Final = "3d/"
 """Load3D lists what lies below this folder; all others list the top of the input folder."""
 
 
+class _Everything:
+    """Every name."""
+
+    def __contains__(self, _name: object) -> bool:
+        return True
+
+
+EVERYTHING: Final = _Everything()
+
+
 def with_files(
-    object_info: Mapping[str, Any], names: Collection[str], hidden: Collection[str] = ()
+    object_info: Mapping[str, Any],
+    names: Collection[str],
+    hidden: Container[object] = (),
+    *,
+    shared: str = "",
+    hides_spaces: bool = False,
 ) -> dict[str, Any]:
     """An answer of ``/object_info`` with ``names`` (paths in the input folder) in every list that they fit into, and
     without ``hidden``. What does not change is shared.
+
+    Names in a subfolder fit in only where that is ``shared``, as ComfyUI lists no others. ``hides_spaces``: the folders
+    of users (``core.input_spaces``) are in no list at all.
     """
-    return {class_type: _with_lists(node, names, hidden) for class_type, node in object_info.items()}
+    told = {class_type: _with_lists(node, names, hidden, shared) for class_type, node in object_info.items()}
+    if hides_spaces:
+        for class_type, node in told.items():
+            if isinstance(node, Mapping) and isinstance(node.get("input"), Mapping):
+                told[class_type] = {**node, "input": without_spaces(node["input"])}
+    return told
 
 
 def listed_names(object_info: Mapping[str, Any]) -> frozenset[str]:
@@ -43,11 +68,13 @@ def listed_names(object_info: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(found)
 
 
-def _with_lists(node: Any, names: Collection[str], hidden: Collection[str]) -> Any:
+def _with_lists(node: Any, names: Collection[str], hidden: Container[object], shared: str) -> Any:
     groups = {}
     for group_name, group in _groups(node).items():
         specs = {
-            name: new for name, spec in group.items() if (new := _merged(spec, names, hidden)) is not spec
+            name: new
+            for name, spec in group.items()
+            if (new := _merged(spec, names, hidden, shared)) is not spec
         }
         if specs:
             groups[group_name] = {**group, **specs}
@@ -76,12 +103,12 @@ def _list_of(spec: Any) -> list[Any] | None:
     return told if isinstance(told, list) else None
 
 
-def _merged(spec: Any, names: Collection[str], hidden: Collection[str]) -> Any:
+def _merged(spec: Any, names: Collection[str], hidden: Container[object], shared: str) -> Any:
     flag, told = _flag_of(spec), _list_of(spec)
     if flag is None or told is None:
         return spec
     kept = [name for name in told if name not in hidden]
-    new = {name for name in names if _fits(name, flag, told)}.difference(kept)
+    new = {name for name in names if _fits(name, flag, told, shared)}.difference(kept)
     if not new and len(kept) == len(told):
         return spec
     merged = [*kept, *sorted(new)]
@@ -92,10 +119,10 @@ def _merged(spec: Any, names: Collection[str], hidden: Collection[str]) -> Any:
     return [spec[0], {**spec[1], "options": merged}, *spec[2:]]
 
 
-def _fits(name: str, flag: str, told: list[Any]) -> bool:
+def _fits(name: str, flag: str, told: list[Any], shared: str) -> bool:
     if flag == "file_upload":
         return name.startswith(_MODELS_FOLDER)
-    if "/" in name:
+    if "/" in name and not (shared and name.startswith(f"{shared}/")):
         return False
     ending = _ending(name)
     endings = _ENDINGS.get(flag)

@@ -39,6 +39,17 @@ BAD_ORIGINAL_REF: Final = Refusal(
     'As JSON: {"filename": "a.png", "subfolder": "", "type": "input"}, where type is input, output or temp.',
 )
 
+INPUTS_UNKNOWN: Final = Refusal(
+    503,
+    "inputs_unknown",
+    "The server that runs this prompt does not tell which of its inputs are files.",
+    "It is asked for /object_info before it is sent prompts.",
+    retry_after_s=5,
+)
+OPERATORS_FOLDER: Final = Refusal(
+    403, "operators_only", "Only operators of this gateway write in the folder that everybody reads."
+)
+
 
 def input_unavailable(name: str, why: str) -> Refusal:
     """The file exists, as far as is known, but does not get there now."""

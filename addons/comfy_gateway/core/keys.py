@@ -4,6 +4,7 @@ Every derived value is HMAC-SHA256 over a purpose and a context. A restart with 
 same values again: the tokens of pods that are still alive, the socket ids of pages that are still open.
 """
 
+import base64
 import hashlib
 import hmac
 from dataclasses import dataclass, field
@@ -53,6 +54,11 @@ class Keys:
     def proof(self, mode: str, *credential: str) -> str:
         """A credential as it is remembered while the gateway runs: nobody gets it back from that."""
         return self._derive("proof", mode, *credential)
+
+    def space(self, user_key: str | None) -> str:
+        """Folder of a user's own inputs and home on a shared server: ``user-`` and 26 letters of base32."""
+        digest = bytes.fromhex(self._derive("space", *(() if user_key is None else (user_key,))))
+        return "user-" + base64.b32encode(digest[:17]).decode().lower()[:26]
 
     def slug_suffix(self, user: UserId) -> str:
         """Eight hex digits that tell users apart in pod names without saying who they are."""

@@ -245,6 +245,12 @@ async def _place_of_file(
     file = _file_of(flow, request_class)
     if file is None:
         return Unknown()
+    if gateway.visibility.hides_others:
+        found = gateway.inputs.find(user, file)
+        if isinstance(found, InStore) and flow.request.method not in {"GET", "HEAD"}:
+            return Nowhere()
+        if not isinstance(found, Unknown):
+            return found  # their own upload, or what everybody reads
     found = _named_place(flow, gateway, request_class, user, file)
     if not gateway.visibility.hides_others or file.type == "input":
         return found

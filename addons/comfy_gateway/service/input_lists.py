@@ -1,14 +1,20 @@
-"""What is shown as input files: the user's own, wherever they are, those of the shared server, and the server's own."""
+"""What is shown as input files: the user's own, wherever they are, those of the shared server, and the server's own.
+
+Where users are hidden from one another nothing of a shared server is shown but the user's own files, and those in the
+folder that everybody reads, as far as they came through the gateway: ComfyUI lists no subfolders.
+"""
 
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from comfy_gateway.core.errors import BackendUnavailable
-from comfy_gateway.core.input_lists import listed_names, with_files
+from comfy_gateway.core.input_lists import EVERYTHING, listed_names, with_files
 from comfy_gateway.core.input_ports import InputServer, InputStore
-from comfy_gateway.core.uploads import Upload, owner_keys, place_of
+from comfy_gateway.core.input_spaces import EVERYBODYS, InputSpaces
+from comfy_gateway.core.uploads import Upload, place_of
 from comfy_gateway.core.upstream import Backend, Source
 from comfy_gateway.core.users import UserId
 from comfy_gateway.service.input_book import InputBook
@@ -25,8 +31,16 @@ class InputLists:
     """Merges lists of names."""
 
     def __init__(
-        self, *, inputs: Inputs, book: InputBook, store: InputStore, server: InputServer, routes: Routes
+        self,
+        *,
+        inputs: Inputs,
+        book: InputBook,
+        store: InputStore,
+        server: InputServer,
+        routes: Routes,
+        spaces: InputSpaces = EVERYBODYS,
     ) -> None:
+        self._spaces = spaces
         self._inputs = inputs
         self._book = book
         self._store = store
@@ -57,9 +71,15 @@ class InputLists:
         }
         if is_whole and backend.source is Source.PRIVATE:
             self._inputs.note_own_names(backend, listed_names(object_info) - hidden - shown)
-        if len(object_info) < LARGE:
-            return with_files(object_info, shown, hidden)
-        return await asyncio.to_thread(with_files, object_info, shown, hidden)
+        work = partial(
+            with_files,
+            object_info,
+            shown,
+            EVERYTHING if self._spaces.on(backend, user).folder else hidden,
+            shared=self._spaces.shared,
+            hides_spaces=self._spaces.are_apart,
+        )
+        return work() if len(object_info) < LARGE else await asyncio.to_thread(work)
 
     async def names(self, user: UserId | None, peer: str, backend: Backend, folder: str) -> Sequence[str]:
         """What ``/internal/files/{folder}`` answers: names of that server, then of the others. Outputs bear aliases;
@@ -70,6 +90,8 @@ class InputLists:
         annotation = f" [{folder}]"
         told = await self._server.names(backend, folder)
         is_annotated = any(name.endswith(annotation) for name in told)
+        if folder == "input" and self._spaces.on(backend, user).folder:
+            told = []
         if folder == "input":
             shown = self._own_names(user, peer) | await self._shared_names(backend)
             more: Iterable[str] = sorted(name for name in shown if "/" not in name)
@@ -82,13 +104,16 @@ class InputLists:
         return [f"{name}{annotation}" if is_annotated else name for name in dict.fromkeys(names)]
 
     def _own_names(self, user: UserId | None, peer: str) -> set[str]:
-        uploads = self._book.uploads_of(owner_keys(user, peer))
+        uploads = self._book.uploads_of(self._spaces.owners(user, peer))
         servers = (*self._routes.duty_servers(), *self._routes.servers_of(user))
         places = {place_of(server) for server in servers}
         return {
             file.path
             for file, upload in uploads.items()
-            if upload.is_listed and file.type == "input" and self._can_be_had(upload, places)
+            if upload.is_listed
+            and file.type == "input"
+            and not self._spaces.is_shared(file)
+            and self._can_be_had(upload, places)
         }
 
     def _can_be_had(self, upload: Upload, places: set[str]) -> bool:
@@ -98,8 +123,14 @@ class InputLists:
         )
 
     async def _shared_names(self, backend: Backend) -> set[str]:
-        """Inputs on the shared servers, but for those of ``backend``, which shows them itself."""
+        """Inputs on the shared servers that are everybody's, but for those of ``backend``, which shows them itself."""
         names: set[str] = set()
+        if self._spaces.are_apart:
+            for server in self._routes.duty_servers():
+                for copy in self._book.copies_at(place_of(server)):
+                    if self._spaces.is_shared(copy.file):
+                        names.add(copy.file.path)
+            return names
         for server in self._routes.duty_servers():
             if place_of(server) != place_of(backend):
                 names.update(await self._names_or_none(server, "input"))

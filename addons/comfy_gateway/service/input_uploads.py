@@ -4,7 +4,8 @@ The answer is the server's own. Without ``overwrite`` a name that means another 
 whatever server, is not used again: ``a (1).png`` is tried, as ComfyUI does it, so that no workflow of before gets
 another picture. With ``overwrite`` the name means the new content from now on; where prompts wait for the old one the
 server keeps that, and the new content is put beside it. Where users are kept apart nobody overwrites on a shared server
-what somebody else has uploaded, or what nobody has uploaded through the gateway.
+what somebody else has uploaded, or what nobody has uploaded through the gateway; where they are hidden from one another
+each has a folder of their own there, of which the answer does not tell (``core.input_spaces``).
 """
 
 import asyncio
@@ -26,9 +27,11 @@ from comfy_gateway.core.input_refusals import (
     BAD_UPLOAD_NAME,
     BAD_UPLOAD_TYPE,
     IMAGE_IS_TEXT,
+    OPERATORS_FOLDER,
     input_too_large,
 )
-from comfy_gateway.core.uploads import Content, Copy, best_name, owner_keys, place_of
+from comfy_gateway.core.input_spaces import EVERYBODYS, InputSpace, InputSpaces
+from comfy_gateway.core.uploads import Content, Copy, best_name, place_of
 from comfy_gateway.core.upstream import Backend, Source
 from comfy_gateway.core.users import UserId
 from comfy_gateway.core.visibility import OPEN, Visibility
@@ -107,8 +110,10 @@ class InputUploads:
         routes: Routes,
         pod_body_bytes: int = POD_BODY_BYTES,
         visibility: Visibility = OPEN,
+        spaces: InputSpaces = EVERYBODYS,
     ) -> None:
         self._visibility = visibility
+        self._spaces = spaces
         self._turns: WeakValueDictionary[tuple[str, FileName], asyncio.Lock] = WeakValueDictionary()
         self._inputs = inputs
         self._book = book
@@ -119,15 +124,26 @@ class InputUploads:
         self._pod_body_bytes = pod_body_bytes
 
     async def take(
-        self, user: UserId | None, peer: str, form: UploadForm, headers: Mapping[str, str]
+        self,
+        user: UserId | None,
+        peer: str,
+        form: UploadForm,
+        headers: Mapping[str, str],
+        *,
+        is_operators: bool = False,
     ) -> Taken:
-        """Put the file on the user's current server. A server that is left meanwhile is followed by the next one, and
-        a pod whose ComfyUI does not answer by duty: the file will be brought to where it is needed.
+        """Put the file on the user's current server, or on home where it is for everybody. A server that is left
+        meanwhile is followed by the next one, and a pod whose ComfyUI does not answer by duty: the file will be brought
+        to where it is needed.
 
-        Raises BackendUnavailable, and PromptRefused for a form that ComfyUI would stumble over, and when the file, or
-        the one that a mask is for, cannot be brought.
+        Raises BackendUnavailable, and PromptRefused for a form that ComfyUI would stumble over, when the file, or the
+        one that a mask is for, cannot be brought, and when the folder is not the user's to write in.
         """
         _check(form)
+        if form.file is not None and self._spaces.is_shared(self._spaces.own(user).plain(form.file)):
+            if not is_operators:
+                raise PromptRefused(OPERATORS_FOLDER)
+            return await self._take(user, peer, form, headers, self._routes.home)
         backend = self._routes.current(user)
         try:
             taken = await self._take(user, peer, form, headers, backend)
@@ -147,34 +163,40 @@ class InputUploads:
     async def _take(
         self, user: UserId | None, peer: str, form: UploadForm, headers: Mapping[str, str], backend: Backend
     ) -> Taken:
-        asked = form.file
-        if asked is None or form.content is None:
+        if form.file is None or form.content is None:
             return Taken(await self._post(backend, form, form.filename, form.fields, headers), backend)
+        asked = self._spaces.own(user).plain(form.file)
+        space = self._spaces.on(backend, user)
         if form.kind == "mask":
             form = await self._with_original(user, peer, form, backend)
         # What nobody can know yet: the server puts the mask and its original together.
         content = None if form.kind == "mask" else form.content
-        owners = owner_keys(user, peer)
+        owners = self._spaces.owners(user, peer)
         # Of two uploads that want one name the second must see in the book what became of the first.
-        turn = self._turns.setdefault((place_of(backend), first_of_numbered(asked)), asyncio.Lock())
+        here = space.there(asked)
+        turn = self._turns.setdefault((place_of(backend), first_of_numbered(here)), asyncio.Lock())
         async with turn:
             if form.overwrites:
-                target = self._overwritable(owners, asked, backend)
+                target = self._overwritable(owners, here, backend, is_ours=bool(space.folder))
                 is_overwriting = target is not None
                 answer = await self._send(
-                    form, target or asked, backend, headers, is_overwriting=is_overwriting
+                    form, target or here, backend, headers, is_overwriting=is_overwriting
                 )
             else:
                 answer = await self._send_beside(user, peer, form, asked, backend, content, headers)
             stored = answer.stored_as
             if stored is not None:
-                await self._remember(owners[0], form, asked, stored, backend)
-        return Taken(answer, backend)
+                await self._remember(owners[0], form, asked, stored, backend, space)
+        return Taken(_shown(answer, space), backend)
 
-    def _overwritable(self, owners: Sequence[str], asked: FileName, backend: Backend) -> FileName | None:
-        """The file of that server to put the new content in, or None when it must be put beside."""
+    def _overwritable(
+        self, owners: Sequence[str], asked: FileName, backend: Backend, *, is_ours: bool
+    ) -> FileName | None:
+        """The file of that server to put the new content in, or None when it must be put beside. ``is_ours``: nobody
+        else may write there.
+        """
         target: FileName | None = asked
-        if self._visibility.guards_others and backend.source is Source.DUTY:
+        if self._visibility.guards_others and backend.source is Source.DUTY and not is_ours:
             target = self._own_file(owners, asked, place_of(backend))
         return None if target is None or self._inputs.is_awaited(backend, target) else target
 
@@ -201,23 +223,24 @@ class InputUploads:
     ) -> FormAnswer:
         """Send it under the first name that means no other content to the user, here or elsewhere."""
         place, sent = place_of(backend), 0
+        space, owners = self._spaces.on(backend, user), self._spaces.owners(user, peer)
         for name in islice(numbered(asked), MOST_NAMES):
-            there = self._book.copy_at(place, name)
+            there = self._book.copy_at(place, space.there(name))
             if there is not None and there.content != content:
                 continue
             if await self._inputs.is_taken(user, peer, name, backend, content):
                 continue
-            answer = await self._send(form, name, backend, headers, is_overwriting=False)
+            answer = await self._send(form, space.there(name), backend, headers, is_overwriting=False)
             sent += 1
             stored = answer.stored_as
-            meaning = None if stored is None else self._book.meaning(owner_keys(user, peer), stored)
+            meaning = None if stored is None else self._book.meaning(owners, space.plain(stored))
             if meaning is None or meaning.content == content or sent == MOST_SENT:
                 return answer
             # The server has renamed it to what is another picture for this user, elsewhere.
             assert stored is not None
             if content is not None:
                 self._book.note_copy(Copy(place, stored, content, is_carried=True))
-        return await self._send(form, asked, backend, headers, is_overwriting=False)
+        return await self._send(form, space.there(asked), backend, headers, is_overwriting=False)
 
     async def _send(
         self,
@@ -228,6 +251,7 @@ class InputUploads:
         *,
         is_overwriting: bool,
     ) -> FormAnswer:
+        """``wanted`` is the server's name."""
         assert form.content is not None
         if backend.source is Source.PRIVATE and form.content.size_bytes > self._pod_body_bytes:
             return await self._send_in_parts(form, wanted, backend, replace=is_overwriting)
@@ -281,9 +305,16 @@ class InputUploads:
         return replace(form, fields=form.changed(original_ref=orjson.dumps(told).decode()))
 
     async def _remember(
-        self, owner_key: str, form: UploadForm, asked: FileName, stored: FileName, backend: Backend
+        self,
+        owner_key: str,
+        form: UploadForm,
+        asked: FileName,
+        stored: FileName,
+        backend: Backend,
+        space: InputSpace,
     ) -> None:
-        content = form.content
+        """``asked`` is the user's name, ``stored`` the server's."""
+        content, plain = form.content, space.plain(stored)
         if form.kind == "mask":
             try:
                 content = await self._transfers.identify(backend, stored)
@@ -291,21 +322,32 @@ class InputUploads:
                 logger.warning("a picture with its new mask could not be kept: %s", error)
                 content = None
         if content is None:
-            self._forget(owner_key, stored, backend)
+            self._book.forget_copy(place_of(backend), stored)
+            self._forget(owner_key, plain)
             return
         if form.kind != "mask":
             self._book.note_copy(Copy(place_of(backend), stored, content))
-        self._book.note_upload(owner_key, stored, content)
-        if form.overwrites and stored != asked:
-            # Put beside what prompts wait for; who said "overwrite" means it by the name that was asked for.
-            self._book.note_upload(owner_key, asked, content)
+        if not self._spaces.is_shared(plain):  # whose names mean what lies there
+            self._book.note_upload(owner_key, plain, content)
+            if form.overwrites and plain != asked:
+                # Put beside what prompts wait for; who said "overwrite" means it by the name that was asked for.
+                self._book.note_upload(owner_key, asked, content)
         await self._book.flush()
 
-    def _forget(self, owner_key: str, stored: FileName, backend: Backend) -> None:
+    def _forget(self, owner_key: str, file: FileName) -> None:
         """Something else is there now, nobody knows what: the name means whatever the server has."""
-        self._book.forget_copy(place_of(backend), stored)
-        while (meaning := self._book.meaning((owner_key,), stored)) is not None:
+        while (meaning := self._book.meaning((owner_key,), file)) is not None:
             self._book.forget_upload(meaning)
+
+
+def _shown(answer: FormAnswer, space: InputSpace) -> FormAnswer:
+    """The answer with the user's own name for the file."""
+    stored = answer.stored_as
+    if stored is None or not space.folder:
+        return replace(answer, body=space.shown(answer.body))
+    plain = space.plain(stored)
+    told = {**orjson.loads(answer.body), "subfolder": plain.subfolder}
+    return replace(answer, body=orjson.dumps(told))
 
 
 def _check(form: UploadForm) -> None:

@@ -4,6 +4,9 @@ A name means what its user last uploaded under it; a name that the user never up
 server, which everybody sees there. Before a prompt is sent to a server, every file that it names is on that server: it
 is there already, or it is brought there under the same name, or, when another file has that name there, under another
 one, which then stands in the prompt. What cannot be found is left to ComfyUI, whose own answer says what is missing.
+
+Where users are hidden from one another each has names of their own on the shared servers (``core.input_spaces``). Users
+and the book of uploads know plain names; servers, and the copies in the book, have the server's.
 """
 
 import asyncio
@@ -26,10 +29,11 @@ from comfy_gateway.core.input_refs import (
     with_refs,
     written,
 )
-from comfy_gateway.core.input_refusals import DISK_FULL, input_unavailable, no_such_output
+from comfy_gateway.core.input_refusals import DISK_FULL, INPUTS_UNKNOWN, input_unavailable, no_such_output
+from comfy_gateway.core.input_spaces import EVERYBODYS, InputSpaces
 from comfy_gateway.core.ports import Clock
 from comfy_gateway.core.prompts import PromptRecord
-from comfy_gateway.core.uploads import Content, Upload, best_name, carried_file, owner_keys, place_of
+from comfy_gateway.core.uploads import Content, Upload, best_name, carried_file, place_of
 from comfy_gateway.core.upstream import Backend, Source
 from comfy_gateway.core.users import UserId
 from comfy_gateway.core.vault import StoredFile
@@ -126,6 +130,7 @@ class _Found:
 
     content: Content
     wanted: FileName
+    """The plain name to give it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +159,10 @@ class Inputs:
         routes: Routes,
         clock: Clock,
         visibility: Visibility = OPEN,
+        spaces: InputSpaces = EVERYBODYS,
     ) -> None:
         self._visibility = visibility
+        self._spaces = spaces
         self._book = book
         self._store = store
         self._server = server
@@ -188,6 +195,9 @@ class Inputs:
         again, as in a replay, means the same contents as before. Raises PromptRefused.
         """
         catalogue = await self._catalogue(user, backend, peer)
+        if catalogue is None and self._spaces.on(backend, user).folder:
+            # A name that nobody knows to be one would be read as the server's own.
+            raise PromptRefused(INPUTS_UNKNOWN)
         upload_inputs: UploadInputs = _no_inputs if catalogue is None else catalogue.upload_inputs
         if self.hides_names(backend):
             for text in strays_in(document, upload_inputs):
@@ -239,8 +249,12 @@ class Inputs:
                 is_any_missing = True
         return is_any_missing
 
+    def shown(self, user: UserId | None, data: bytes) -> bytes:
+        """JSON of a server as that user is told it: inputs by the names that the user gave them."""
+        return self._spaces.own(user).shown(data)
+
     def is_awaited(self, backend: Backend, file: FileName) -> bool:
-        """Whether a prompt that has not ended on that server may mean this file of it."""
+        """Whether a prompt that has not ended on that server may mean this file of it, by the server's name."""
         place = place_of(backend)
         for record in self._prompts.unfinished(backend_id=backend.id):
             use = self._used.get(record.prompt_id)
@@ -263,10 +277,10 @@ class Inputs:
 
     def has_lists_to_merge(self, user: UserId | None) -> bool:
         """Whether the user has files that the current server's lists do not show."""
-        if self._routes.private(user) is not None:
+        if self._routes.private(user) is not None or self._spaces.are_apart:
             return True
         place = place_of(self._routes.current(user))
-        for file, upload in self._book.uploads_of(owner_keys(user, "")).items():
+        for file, upload in self._book.uploads_of(self._spaces.owners(user, "")).items():
             copy = self._book.copy_at(place, file)
             if upload.is_listed and (copy is None or copy.content != upload.content):
                 return True
@@ -277,27 +291,46 @@ class Inputs:
 
         Unknown for everything else; outputs and temporary files that nobody uploaded are not for here.
         """
+        current = self._routes.current(user)
         known = canonical(file)
         if known is None:
-            return Unknown()
-        current = self._routes.current(user)
-        upload = self._book.meaning(owner_keys(user, ""), known)
+            is_of_all = file.type == "input" and bool(self._spaces.on(current, user).folder)
+            return Nowhere() if is_of_all else Unknown()
+        known = self._spaces.own(user).plain(known)
+        upload = self._meaning(self._spaces.owners(user, ""), known)
         if upload is None:
-            place = place_of(current)
-            is_there = self._book.copy_at(place, known) is not None
-            is_there = is_there or known.path in self._own_names.get(place, ())
-            if current.source is Source.DUTY or known.type != "input" or is_there:
-                return Unknown()
-            return OnBackend(self._routes.duty(user), known)
+            return self._find_unknown(user, known, current)
         for backend in (current, *self._sources(user)):
             place = place_of(backend)
             copies = (c for c in self._book.copies_of(upload.content.sha256) if c.place == place)
-            name = best_name(copies, known)
+            name = best_name(copies, self._spaces.on(backend, user).there(known))
             if name is not None:
                 return OnBackend(backend, name)
         if self._store.find(upload.content.sha256) is not None:
-            return InStore(upload.owner_key, file)
-        return Unknown()
+            return InStore(upload.owner_key, known if self._spaces.are_apart else file)
+        return self._find_unknown(user, known, current) if self._spaces.are_apart else Unknown()
+
+    def _find_unknown(self, user: UserId | None, known: FileName, current: Backend) -> Whereabouts:
+        """A name that the user never uploaded, or whose content is nowhere."""
+        if known.type != "input":
+            return Unknown()
+        place = place_of(current)
+        if current.source is Source.DUTY:
+            space = self._spaces.on(current, user)
+            return OnBackend(self._holder(known, current), space.there(known)) if space.folder else Unknown()
+        is_there = self._book.copy_at(place, known) is not None
+        if is_there or known.path in self._own_names.get(place, ()):
+            return Unknown()
+        duty = self._routes.duty(user)
+        return OnBackend(self._holder(known, duty), self._spaces.on(duty, user).there(known))
+
+    def _holder(self, file: FileName, duty: Backend) -> Backend:
+        """The shared server that has a file of the shared folder, as far as is known; else the user's own."""
+        if self._spaces.is_shared(file):
+            for server in (duty, *self._routes.duty_servers()):
+                if self._book.copy_at(place_of(server), file) is not None:
+                    return server
+        return duty
 
     def note_own_names(self, backend: Backend, names: frozenset[str]) -> None:
         """That pod lists these inputs of its own, which no shared server has."""
@@ -341,19 +374,20 @@ class Inputs:
 
         None is a content that nobody can know yet. Servers that do not answer are passed over.
         """
-        upload = self._book.meaning(owner_keys(user, peer), file)
+        upload = self._meaning(self._spaces.owners(user, peer), file)
         if upload is not None:
             return upload.content != content
         for server in self._duty_first(user):
             if place_of(server) == place_of(backend):
                 continue
+            there = self._spaces.on(server, user).there(file)
             try:
-                facts = await self._server.look(server, file)
+                facts = await self._server.look(server, there)
                 if facts is None:
                     continue
                 if content is None or facts.size_bytes not in {None, content.size_bytes}:
                     return True
-                return await self._transfers.identify(server, file) != content
+                return await self._transfers.identify(server, there) != content
             except (BackendUnavailable, StorageUnavailable):
                 continue
         return False
@@ -372,8 +406,10 @@ class Inputs:
 
     def _is_plain(self, user: UserId | None, backend: Backend, peer: str) -> bool:
         """Whether all files that this user can mean are where they are, under their names."""
+        if self._spaces.are_apart:
+            return False
         is_only_server = len(self._routes.duty_servers()) == 1 and backend.source is Source.DUTY
-        return is_only_server and not self._book.uploads_of(owner_keys(user, peer))
+        return is_only_server and not self._book.uploads_of(self._spaces.owners(user, peer))
 
     def _errand(
         self, user: UserId | None, document: Mapping[str, Any], backend: Backend, peer: str
@@ -382,7 +418,7 @@ class Inputs:
         record = self._prompts.find(prompt_id) if prompt_id else None
         return _Errand(
             user,
-            owner_keys(user, peer),
+            self._spaces.owners(user, peer),
             peer,
             backend,
             prompt_id,
@@ -402,33 +438,44 @@ class Inputs:
         return [own, *(server for server in self._routes.duty_servers() if server.id != own.id)]
 
     async def _brought(self, ref: InputRef, errand: _Errand) -> FileName:
-        """Where the file is on the errand's server; its own name where nothing can or need be done."""
-        found = None if errand.at is None else self._meant.get(errand.prompt_id, {}).get(ref.file)
+        """Where the file is on the errand's server; where nothing can or need be done, what its name is there."""
+        space = self._spaces.on(errand.backend, errand.user)
+        # A prompt out of a picture, or one that moves, may have the names of a shared server.
+        named = self._spaces.own(errand.user).plain(ref.file)
+        found = None if errand.at is None else self._meant.get(errand.prompt_id, {}).get(named)
         if found is None:
-            here_or_found = await self._find(ref, errand)
+            here_or_found = await self._find(named, errand)
             if not isinstance(here_or_found, _Found):
-                return here_or_found or ref.file
+                return here_or_found or space.there(named)
             found = here_or_found
-            self._note_meaning(errand, ref.file, found)
+            self._note_meaning(errand, named, found)
         try:
-            there = await self._transfers.place(found.content, found.wanted, errand.backend, errand.sources)
+            wanted = space.there(found.wanted)
+            there = await self._transfers.place(found.content, wanted, errand.backend, errand.sources)
         except ContentGone:
             logger.warning("the content of an input file is nowhere any more; ComfyUI will say so")
-            return ref.file
-        if there != ref.file and self._book.meaning(errand.owners, there) is None:
+            return space.there(named)
+        plain = space.plain(there)
+        if plain != named and self._book.meaning(errand.owners, plain) is None:
             # A prompt taken from the history, or out of a picture, names the file like this.
-            self._book.note_upload(errand.owners[0], there, found.content, is_listed=False)
+            self._book.note_upload(errand.owners[0], plain, found.content, is_listed=False)
         return there
 
-    async def _find(self, ref: InputRef, errand: _Errand) -> _Found | FileName | None:
-        """The file on another server, or its name on the errand's own, or None to leave the name as it is."""
-        upload = self._book.meaning(errand.owners, ref.file, at=errand.at)
+    def _meaning(self, owners: Sequence[str], file: FileName, *, at: datetime | None = None) -> Upload | None:
+        """What these owners mean by a plain name; names in the shared folder mean what lies there."""
+        return None if self._spaces.is_shared(file) else self._book.meaning(owners, file, at=at)
+
+    async def _find(self, file: FileName, errand: _Errand) -> _Found | FileName | None:
+        """The file of a plain name on another server, or what it is called on the errand's own, or None where it is to
+        have its usual name.
+        """
+        upload = self._meaning(errand.owners, file, at=errand.at)
         if upload is not None and self._can_be_had(upload, errand):
-            return _Found(upload.content, ref.file)
-        if ref.file.type == "input":
-            content = await self._on_duty(ref.file, errand)
-            return None if content is None else _Found(content, ref.file)
-        return await self._output(ref.file, errand)
+            return _Found(upload.content, file)
+        if file.type == "input":
+            content = await self._on_duty(file, errand)
+            return None if content is None else _Found(content, file)
+        return await self._output(file, errand)
 
     def _can_be_had(self, upload: Upload, errand: _Errand) -> bool:
         if self._store.find(upload.content.sha256) is not None:
@@ -443,19 +490,21 @@ class Inputs:
         if not servers:
             return None
         is_shared = errand.backend.source is Source.DUTY
-        if is_shared and (self._book.copy_at(place, file) or await self._is_there(file, errand.backend)):
+        here = self._spaces.on(errand.backend, errand.user).there(file)
+        if is_shared and (self._book.copy_at(place, here) or await self._is_there(here, errand.backend)):
             return None
         failure: BackendUnavailable | None = None
         for server in servers:
+            there = self._spaces.on(server, errand.user).there(file)
             try:
-                content = await self._transfers.identify(server, file)
+                content = await self._transfers.identify(server, there)
             except BackendUnavailable as error:
                 failure = error
-                known = self._book.copy_at(place_of(server), file)
+                known = self._book.copy_at(place_of(server), there)
                 content = None if known is None else known.content
             if content is not None:
                 return content
-        if failure is not None and not is_shared and not await self._is_there(file, errand.backend):
+        if failure is not None and not is_shared and not await self._is_there(here, errand.backend):
             logger.warning("an input file cannot be looked for: %s", failure)
             raise PromptRefused(
                 input_unavailable(file.path, "The shared server does not answer.")

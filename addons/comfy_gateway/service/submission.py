@@ -80,6 +80,10 @@ class Inputs(Protocol):
         """After that server refused the prompt: whether it is worth to carry and send it once more."""
         ...
 
+    def shown(self, user: UserId | None, data: bytes) -> bytes:
+        """JSON of a server with the files as that user names them."""
+        ...
+
 
 class Relay(Protocol):
     """Has the sockets of clients."""
@@ -283,9 +287,13 @@ class Submission:
 
         Returns what the client is to hear, None for the answer as it is.
         """
-        answer = _own_answer(status, raw)
+        shown = None if raw is None else self._inputs.shown(way.user, raw)
+        answer = _own_answer(status, shown)
         if answer is not None:
-            return await self._conclude(way, answer)
+            reply = await self._conclude(way, answer)
+            if reply is None and shown is not None and shown != raw:
+                return Reply(status, shown, source=way.backend.source)
+            return reply
         if way.backend.source is Source.PRIVATE and status not in OUTCOME_UNKNOWN and raw is not None:
             return await self._fail_over(way, status)
         if status >= 500 or status < 300 or status in OUTCOME_UNKNOWN:
@@ -367,6 +375,9 @@ class Submission:
         except BaseException:
             self._ledger.doubt(way.prompt_id)
             raise
+        told = loose_json.write(answer.document)
+        if (shown := self._inputs.shown(way.user, told)) != told:
+            answer = replace(answer, document=loose_json.read(shown))
         return await self._conclude(way, answer)
 
     def _count(self, way: OnItsWay) -> None:

@@ -185,6 +185,14 @@ class Access(Group):
     """Routes of the duty servers that answer operators alone unless ISOLATION=off; it takes the place of the usual list
     in docs/isolation.md."""
 
+    shared_inputs: Annotated[
+        str,
+        Var("ISOLATION_SHARED_INPUTS", "a folder's path such as shared, or none"),
+        BeforeValidator(parse.inner_folder),
+    ] = "shared"
+    """With ISOLATION=full: the folder below the input folder of the duty servers whose files everybody reads and
+    operators alone write."""
+
     @property
     def operator_routes(self) -> OperatorRoutes:
         """Those, or the usual ones."""

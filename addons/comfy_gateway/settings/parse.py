@@ -20,6 +20,9 @@ from comfy_gateway.core.users import MAX_NAME_LENGTH, is_valid_name
 _HOST: Final = re.compile(r"[A-Za-z0-9._:-]+")
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _QUERY_KEY: Final = re.compile(r"[A-Za-z0-9_.-]+")
+_INNER_FOLDER: Final = re.compile(
+    r"(?!(?:3d|clipspace|carried)(?:/|\Z))(?!user-)[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*"
+)
 _POD_NAME_TAG: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _PATH: Final = re.compile(r"/[!-~]*")
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*")
@@ -196,6 +199,18 @@ def url_path(value: str) -> str:
     """A path (a query allowed) that begins with a slash."""
     if not _PATH.fullmatch(value):
         raise ValueError("a path that begins with '/', percent-encoded")
+    return value
+
+
+def inner_folder(value: str) -> str:
+    """A folder below another, empty for ``none``."""
+    if value.lower() == "none":
+        return ""
+    if not _INNER_FOLDER.fullmatch(value):
+        raise ValueError(
+            "letters, digits, '_', '-' and single slashes, such as shared/pipelines, but nothing in 3d, clipspace,"
+            " carried or user-…; or none"
+        )
     return value
 
 

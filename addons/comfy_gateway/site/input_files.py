@@ -75,17 +75,24 @@ class InputFiles:
             )
         is_whole = "node_class" not in request.match_info
         merged = await self._lists.merge(asker.user, asker.peer, backend, info, is_whole=is_whole)
-        more = await self._more(asker.user, rest)
-        body = await off_the_loop(len(said.body) + len(more), lambda: written(_with_more(merged, more)))
+        more, size_bytes = await self._more(asker, rest)
+        body = await off_the_loop(
+            len(said.body) + size_bytes, lambda: written(with_more(merged, more) if more else merged)
+        )
         return web.Response(body=body, content_type="application/json", headers=source)
 
-    async def _more(self, user: UserId | None, rest: str) -> bytes:
-        """The same of the duty server that runs what the user's pod cannot; empty where there is none."""
-        richer = self._richer(user)
+    async def _more(self, asker: Asker, rest: str) -> tuple[dict[str, Any], int]:
+        """The same of the duty server that runs what the user's pod cannot, and its size; empty where there is none."""
+        richer = self._richer(asker.user)
         if richer is None:
-            return b""
+            return {}, 0
         said = await self._servers.ask(richer, "/object_info" + rest)
-        return said.body if said.is_ok else b""
+        info = await off_the_loop(len(said.body), lambda: _object(said.body)) if said.is_ok else None
+        if info is None:
+            return {}, 0
+        if self._inputs.hides_names(richer):
+            info = await self._lists.merge(asker.user, asker.peer, richer, info, is_whole=False)
+        return info, len(said.body)
 
     async def names(self, request: web.Request) -> web.StreamResponse:
         """``/internal/files/{folder}`` over all servers of the user."""
@@ -121,11 +128,6 @@ class InputFiles:
             "Cache-Control": "no-cache",
         }
         return web.FileResponse(path, headers=headers)
-
-
-def _with_more(info: dict[str, Any], more: bytes) -> dict[str, Any]:
-    other = _object(more) if more else None
-    return info if other is None else with_more(info, other)
 
 
 def _object(body: bytes) -> dict[str, Any] | None:

@@ -19,6 +19,7 @@ from comfy_gateway.core.errors import BackendUnavailable, PromptRefused, Storage
 from comfy_gateway.core.input_ports import InputPart, InputStore
 from comfy_gateway.core.input_refusals import DISK_FULL, NO_FORM, TOO_MANY_PARTS, upload_too_large
 from comfy_gateway.core.refusals import UPSTREAM_UNREACHABLE, Refusal
+from comfy_gateway.core.roles import Role
 from comfy_gateway.service.input_uploads import InputUploads, UploadForm
 from comfy_gateway.site.asker import Asker
 from comfy_gateway.site.refusals import answer
@@ -63,7 +64,13 @@ class Uploads:
         asker = Asker.of(request)
         try:
             form = await self._read(request)
-            taken = await self._uploads.take(asker.user, asker.peer, form, _passed_on(request.headers))
+            taken = await self._uploads.take(
+                asker.user,
+                asker.peer,
+                form,
+                _passed_on(request.headers),
+                is_operators=asker.role is Role.OPERATOR,
+            )
         except _Refused as error:
             return answer(error.refusal)
         except PromptRefused as error:

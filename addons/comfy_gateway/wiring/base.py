@@ -9,6 +9,7 @@ import aiohttp
 from comfy_gateway.adapters.clock import SystemClock
 from comfy_gateway.adapters.master_secret import load_or_create
 from comfy_gateway.adapters.sql import Database, open_database
+from comfy_gateway.core.input_spaces import EVERYBODYS, InputSpaces
 from comfy_gateway.core.keys import Keys
 from comfy_gateway.core.ports import Clock
 from comfy_gateway.service.meters import Meters
@@ -31,6 +32,12 @@ class Base:
     tasks: Tasks
     stack: AsyncExitStack
     meters: Meters = field(default_factory=Meters)
+
+    @property
+    def spaces(self) -> InputSpaces:
+        """Inputs of each user's own on the shared servers, where users are hidden from one another."""
+        access = self.settings.access
+        return InputSpaces(self.keys, access.shared_inputs) if access.visibility.hides_others else EVERYBODYS
 
     async def http_for_files(self) -> aiohttp.ClientSession:
         """Of their own: files on their way must not take the connections of probes and questions."""

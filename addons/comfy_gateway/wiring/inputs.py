@@ -71,6 +71,7 @@ async def open_inputs(
         routes=routes,
         clock=clock,
         visibility=base.settings.access.visibility,
+        spaces=base.spaces,
     )
     retention = InputRetention(
         inputs=inputs,
@@ -92,8 +93,11 @@ async def open_inputs(
         transfers=transfers,
         routes=routes,
         visibility=base.settings.access.visibility,
+        spaces=base.spaces,
     )
-    lists = InputLists(inputs=inputs, book=book, store=store, server=server, routes=routes)
+    lists = InputLists(
+        inputs=inputs, book=book, store=store, server=server, routes=routes, spaces=base.spaces
+    )
     pages = (
         Uploads(uploads=uploads, store=store, most_bytes=limits.max_upload_mb * 1024**2),
         InputFiles(

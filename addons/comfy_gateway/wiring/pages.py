@@ -64,7 +64,7 @@ def pages_of(
 async def open_site(base: Base, parts: Iterable[Part]) -> Site:
     """Listens on a free port."""
     key = secrets.token_urlsafe(32)
-    server = SiteServer(build_app(key=key, parts=list(parts)))
+    server = SiteServer(build_app(key=key, parts=list(parts), spaces=base.spaces))
     address = await server.start()
     base.stack.push_async_callback(server.aclose)
     return Site(address, key)

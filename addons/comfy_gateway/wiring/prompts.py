@@ -82,6 +82,7 @@ def build_prompts(
         files=kept.files,
         rescuer=rescue,
         visibility=base.settings.access.visibility,
+        spaces=base.spaces,
     )
     base.stack.push_async_callback(relay.aclose)
     base.meters.watch_values("comfy_gateway_relay", "The relay's", relay.stats)

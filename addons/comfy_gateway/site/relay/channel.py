@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -52,6 +53,7 @@ class Channel:
         """``unheard``: what ``unheard()`` of the channel before this one said, if there was one."""
         self._user = user
         self._around = around
+        self._space = around.spaces.own(user)
         self._on_empty = on_empty
         self._path = "/ws?" + urlencode([("clientId", upstream_sid(around.keys, user, sid)), *query])
         user_key = user.key if user is not None else None
@@ -372,6 +374,8 @@ class Channel:
 
     def tell(self, frame: Frame, *, result_of: str | None = None) -> None:
         """See Listeners."""
+        if frame.is_text:
+            frame = replace(frame, payload=self._space.shown(frame.payload))
         self._audience.tell(frame, result_of=result_of)
 
     def _is_heard(self, backend_id: str) -> bool:

@@ -10,6 +10,7 @@ import aiohttp
 from aiohttp import web
 
 from comfy_gateway.adapters.comfyui import HttpComfyServer
+from comfy_gateway.core.input_spaces import EVERYBODYS, InputSpaces
 from comfy_gateway.core.keys import Keys
 from comfy_gateway.core.ports import Clock
 from comfy_gateway.core.prompts import PromptRecord
@@ -53,6 +54,7 @@ class Relay:
         files: FileNotes | None = None,
         rescuer: Rescuer | None = None,
         visibility: Visibility = OPEN,
+        spaces: InputSpaces = EVERYBODYS,
     ) -> None:
         """Without ``rescuer`` a forgotten prompt is lost, without ``files`` nobody notes who made which."""
         self._routes = routes
@@ -63,6 +65,7 @@ class Relay:
         self._files: FileNotes = files or NoNotes()
         self._rescuer: Rescuer = rescuer or NoRescue(ledger)
         self._visibility = visibility
+        self._spaces = spaces
         self._tasks = Tasks("relay")
         self._channels: dict[ChannelKey, Channel] = {}
         self._unheard: OrderedDict[ChannelKey, frozenset[str]] = OrderedDict()
@@ -217,6 +220,7 @@ class Relay:
                 http=http,
                 server=HttpComfyServer(http, self._limits.look_up_timeout_s),
                 visibility=self._visibility,
+                spaces=self._spaces,
             )
         return self._around
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import aiohttp
 
+from comfy_gateway.core.input_spaces import InputSpaces
 from comfy_gateway.core.keys import Keys
 from comfy_gateway.core.ports import Clock, ComfyServer
 from comfy_gateway.core.visibility import Visibility
@@ -30,3 +31,4 @@ class Surroundings:
     tasks: Tasks
     http: aiohttp.ClientSession
     visibility: Visibility
+    spaces: InputSpaces
