@@ -2,6 +2,9 @@
 
 import asyncio
 import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
 
 import aiohttp
 import pytest
@@ -17,16 +20,30 @@ async def on_a_pod(person: Person) -> None:
     await eventually(person.is_ready, f"{person.name} is on a pod")
 
 
+def shows_pod(event: dict[str, Any]) -> bool:
+    """Whether a picture of a pod is told."""
+    return bool(event["data"]["output"]["images"][0]["subfolder"].startswith("private-"))
+
+
 async def test_prompts_that_went_down_with_their_pod_end_on_the_shared_server(
-    duty: Duty, cloud: Cloud, start_gateway: StartGateway, http: aiohttp.ClientSession
+    duty: Duty, cloud: Cloud, start_gateway: StartGateway, http: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
     async with start_gateway(**cloud.settings(duty)) as gateway:
         alice = Person(http, gateway.url, client_id="tab")
         async with alice.socket() as events:
             await on_a_pod(alice)
+            await alice.prompt(picture(7))
+            made = await events.until(
+                lambda event: event["type"] == "executed" and shows_pod(event), "a picture"
+            )
+            view = f"/view?{urlencode(made['data']['output']['images'][0])}"
+            await eventually(lambda: any((tmp_path / "vault").rglob("ComfyUI_*.png")), "it is in the vault")
             sent = [await (await alice.prompt(picture(n, sleep_s=2))).json() for n in range(3)]
             [pod] = cloud.sim.living()
             cloud.sim.vanish(pod.id)
+            assert not gateway.lines_with("ready -> terminating")
+            shown = await alice.get(view)
+            assert (shown.status, shown.headers["X-Comfy-Session-Source"]) == (200, "gateway")
             await gateway.wait_for_line("ready -> terminating")
             for prompt in sent:
                 assert await events.ended(prompt["prompt_id"]) == "execution_success"

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from mitmproxy import http
+from mitmproxy.flow import Error as FlowError
 
 from comfy_gateway.core.classify import RequestClass, RouteRules
 from comfy_gateway.core.files import FileName
@@ -225,6 +227,58 @@ async def test_files_of_a_pod_that_is_gone_come_from_the_vault_of_its_user(stand
     assert stand.where(await stand.arrive(ask(f"/my_video?{query}"))) == f"site /-/vault?{query}"
     flow = await stand.arrive(ask(f"/my_video?{query}", method="POST", body=b"x"))
     assert stand.where(flow) == DUTY.id, "an order is for a server"
+
+
+async def test_a_file_of_a_living_pod_that_the_vault_may_have_too_is_shown_by_the_site(stand: Stand) -> None:
+    stand.edge.files.vault = KeepsAlices()
+    kept = replace(POD, alias="private-0")
+    stand.routes.set_private(ALICE, kept)
+    query = "filename=a%20b.png&subfolder=private-0%2Fx&preview=webp%3B90"
+    flow = await stand.arrive(ask(f"/api/view?{query}"))
+    assert stand.where(flow) == f"site /-/pod_file?{query}"
+    assert flow.request.headers["X-Gateway-Site-Owner"] == ALICE.key
+    assert stand.activity.in_flight(kept.id) == 1, "the pod is not idle meanwhile"
+    await stand.answer(flow)
+    assert stand.activity.in_flight(kept.id) == 0
+    assert stand.where(await stand.arrive(ask(f"/my_video?{query}"))) == kept.id, (
+        "what that does only it knows"
+    )
+    assert stand.where(await stand.arrive(ask(f"/view?{query}", method="POST", body=b"x"))) == kept.id
+
+
+# -- pods that fail
+
+
+async def fails(stand: Stand, path: str, msg: str, **more: Any) -> None:
+    flow = await stand.arrive(ask(path, **more))
+    flow.error = FlowError(msg)
+    await stand.break_off(flow)
+
+
+async def test_a_pod_that_fails_a_request_is_looked_at(stand: Stand) -> None:
+    nudged: list[UserId] = []
+    stand.change(nudge=nudged.append)
+    stand.routes.set_private(ALICE, POD)
+    await fails(stand, "/system_stats", "[Errno 111] Connect call failed")
+    assert nudged == [ALICE]
+    for status in (200, 400, 404, 500):
+        await stand.exchange(ask(), http.Response.make(status))
+    assert nudged == [ALICE]
+    await stand.exchange(ask(), http.Response.make(502))
+    assert nudged == [ALICE] * 2
+
+
+async def test_what_is_no_fault_of_a_pod_has_none_looked_at(stand: Stand) -> None:
+    nudged: list[UserId] = []
+    stand.change(nudge=nudged.append, identity=IdentityRules(is_required=False))
+    stand.routes.set_private(ALICE, POD)
+    await fails(stand, "/system_stats", "Client disconnected.")
+    await fails(stand, "/settings", "[Errno 111] Connect call failed")
+    await fails(stand, "/system_stats", "[Errno 111] Connect call failed", user="bob")
+    await fails(stand, "/system_stats", "[Errno 111] Connect call failed", user=None)
+    assert nudged == []
+    stand.door.close()
+    await stand.exchange(ask(), http.Response.make(502))
 
 
 async def test_who_says_no_name_sees_the_files_that_this_address_was_told_of(stand: Stand) -> None:

@@ -77,9 +77,10 @@ def test_the_pod_of_somebody_else_is_not_there(files: Files) -> None:
 def test_a_pod_that_is_gone_is_looked_for_in_the_vault_of_its_user(files: Files, routes: Routes) -> None:
     files.vault = Keeps()
     there = shown(NAME, POD.alias)
-    assert files.resolve(ALICE.key, PEER, there) == OnBackend(POD, NAME), "it has the newest"
+    on_pod = OnBackend(POD, NAME, kept_for=ALICE.key)
+    assert files.resolve(ALICE.key, PEER, there) == on_pod, "it has the newest"
     routes.retire_private(ALICE)
-    assert files.resolve(ALICE.key, PEER, there) == OnBackend(POD, NAME), "also while it drains"
+    assert files.resolve(ALICE.key, PEER, there) == on_pod, "also while it drains"
     routes.clear_private(ALICE)
     assert files.resolve(ALICE.key, PEER, there) == InVault(ALICE.key, there)
     assert files.resolve(BOB.key, PEER, there) == Unknown()

@@ -689,6 +689,30 @@ async def test_a_pod_that_the_cloud_has_lost_is_left_within_seconds_of_the_first
     assert Event.VANISHED in world.events()
 
 
+async def test_nudges_however_many_do_not_end_a_pod_that_is_mute_for_a_moment(world: World) -> None:
+    """Clients can make requests fail as often as they like."""
+    pod = await world.ready()
+    mood = world.servers.mood(pod.id)
+    mood.is_healthy, mood.queue = False, None
+    for _ in range(200):
+        world.signals.nudge(ALICE)
+        await world.clock.advance(0.1)
+    assert world.state() is State.READY
+    mood.is_healthy, mood.queue = True, 1
+    await world.clock.advance(200)
+    assert world.state() is State.READY
+
+
+async def test_nudges_have_a_pod_that_lives_looked_at_now_and_then_only(world: World) -> None:
+    pod = await world.ready()
+    before = world.servers.samples[pod.id]
+    for _ in range(100):
+        world.signals.nudge(ALICE)
+        await world.clock.advance(0.1)
+    assert world.servers.samples[pod.id] - before <= 8
+    assert world.state() is State.READY
+
+
 async def test_a_pod_that_does_not_answer_is_not_left_on_the_word_of_one_list(world: World) -> None:
     pod = await world.ready()
     mood = world.servers.mood(pod.id)

@@ -12,13 +12,13 @@ from tests.service.world import ALICE, BOB
 class Pausing:
     """A pause in a task of its own."""
 
-    def __init__(self, signals: Signals, tasks: Tasks, seconds: float) -> None:
+    def __init__(self, signals: Signals, tasks: Tasks, seconds: float, *, nudge_after_s: float = 0.0) -> None:
         self.is_over = False
         self._signals = signals
-        self.task = tasks.start(self._run(seconds), name="pausing")
+        self.task = tasks.start(self._run(seconds, nudge_after_s), name="pausing")
 
-    async def _run(self, seconds: float) -> None:
-        await self._signals.pause(ALICE, seconds)
+    async def _run(self, seconds: float, nudge_after_s: float) -> None:
+        await self._signals.pause(ALICE, seconds, nudge_after_s=nudge_after_s)
         self.is_over = True
 
 
@@ -83,3 +83,56 @@ async def test_a_cancelled_pause_leaves_nothing_behind(
     assert not pausing.is_over
     assert clock.sleepers == 0
     assert not signals._wakers
+
+
+async def test_a_nudge_ends_the_pause_of_its_user_and_is_no_signal(
+    signals: Signals, tasks: Tasks, clock: FakeClock
+) -> None:
+    pausing = Pausing(signals, tasks, 10)
+    signals.nudge(BOB)
+    await clock.settle()
+    assert not pausing.is_over
+    signals.nudge(ALICE)
+    await clock.settle()
+    assert pausing.is_over
+    assert signals.take(ALICE) is None
+    assert clock.sleepers == 0
+
+
+async def test_a_nudge_shortens_a_pause_no_further_than_it_may(
+    signals: Signals, tasks: Tasks, clock: FakeClock
+) -> None:
+    pausing = Pausing(signals, tasks, 60, nudge_after_s=2)
+    for _ in range(3):
+        signals.nudge(ALICE)
+    await clock.advance(1.9)
+    assert not pausing.is_over
+    await clock.advance(0.1)
+    assert pausing.is_over
+    later = Pausing(signals, tasks, 60, nudge_after_s=2)
+    await clock.advance(59)
+    assert not later.is_over, "three nudges were one"
+    await clock.advance(1)
+    assert later.is_over
+
+
+async def test_a_nudge_that_comes_before_a_pause_is_not_lost(
+    signals: Signals, tasks: Tasks, clock: FakeClock
+) -> None:
+    signals.nudge(ALICE)
+    pausing = Pausing(signals, tasks, 60, nudge_after_s=2)
+    await clock.advance(2)
+    assert pausing.is_over
+
+
+async def test_a_pause_that_no_nudge_may_shorten_still_ends_by_a_signal(
+    signals: Signals, tasks: Tasks, clock: FakeClock
+) -> None:
+    pausing = Pausing(signals, tasks, 60, nudge_after_s=60)
+    signals.nudge(ALICE)
+    await clock.advance(59)
+    assert not pausing.is_over
+    signals.send(ALICE, Event.STOPPED, "why")
+    await clock.settle()
+    assert pausing.is_over
+    assert clock.sleepers == 0

@@ -19,6 +19,7 @@ from comfy_gateway.core.errors import StorageUnavailable, StoreUnavailable
 from comfy_gateway.core.files import FileName, shown
 from comfy_gateway.core.prompts import Outcome, PromptRecord
 from comfy_gateway.core.upstream import Backend, Source, Upstream
+from comfy_gateway.core.users import UserId
 from comfy_gateway.core.vault import StoredFile
 from comfy_gateway.core.vault_ports import VaultPart
 from simulators.comfyui.big_file import big_file_blocks, big_file_sha256
@@ -225,8 +226,11 @@ async def test_a_pod_that_dies_in_the_middle_leaves_nothing_half(
     stand.name(whole)
     await stand.stored()
     stand.pod.comfyui.cut_after_bytes = [MIB]
+    doubted: list[UserId] = []
+    stand.vault.on_failure(doubted.append)
     stand.name(half)
     await wait_for(lambda: stand.vault.stats.copies_failed, "the break")
+    assert doubted[0] == UserId.from_key(ALICE), "the pod is looked at"
     stand.pod.die()
     report = await stand.vault.complete(NAME, 20, patience_s=0.5)
     assert not report.is_complete

@@ -154,6 +154,7 @@ class Stand:
         self.routes = Routes(backend, lambda user: self.duty, (backend, *others))
         self.ledger = ledger_in_memory(clock)
         self.notes = Notes()
+        self.nudged: list[UserId] = []
         self.relay = Relay(
             routes=self.routes,
             ledger=self.ledger,
@@ -162,6 +163,7 @@ class Stand:
             limits=limits,
             files=self.notes,
             rescuer=rescuer,
+            nudge=self.nudged.append,
         )
         self.url = ""
         self.clients: list[Client] = []

@@ -586,3 +586,18 @@ async def test_a_fault_of_our_own_costs_one_connection_and_not_the_page(
 
         assert "no time" in caplog.text
         assert stand.stats.reconnects == 1
+
+
+async def test_a_pod_whose_socket_is_lost_is_looked_at_and_no_other_server(comfy: ScriptedComfy) -> None:
+    async with ScriptedComfy().serving() as shared, relay_before(shared.url) as stand:
+        alice = await stand.connect()
+        await alice.hear_kind("status")
+        await lose(shared)
+        assert stand.nudged == []
+        stand.routes.set_private(ALICE, pod(comfy.url))
+        await until(lambda: comfy.registered)
+        await lose(comfy)
+        assert stand.nudged == [ALICE]
+        await alice.socket.close()
+        await until(lambda: not comfy.registered)
+        assert stand.nudged == [ALICE], "who goes away is no sign"

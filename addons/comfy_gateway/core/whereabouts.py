@@ -12,6 +12,8 @@ class OnBackend:
 
     backend: Backend
     file: FileName
+    kept_for: str | None = None
+    """``UserId.key`` of whose vault may have it as well, should the server fail; None where that is not so."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """What the hooks share: the parts of the running gateway, and what one flow carries from hook to hook."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -87,6 +88,8 @@ class Edge:
     """None: nobody signs in."""
     sessions: SignedInSessions | None = None
     """Of browsers that have signed in, where the sign-in mode has any."""
+    nudge: Callable[[UserId], None] = lambda _user: None
+    """Has the user's pod looked at soon."""
 
 
 class Door:

@@ -1,8 +1,10 @@
 """Sends each flow to the server that answers its class, and dresses what comes back."""
 
 from collections.abc import Callable
+from typing import Final
 
 from mitmproxy import http
+from mitmproxy.flow import Error
 
 from comfy_gateway.core import routing, site_contract
 from comfy_gateway.core.classify import RequestClass, is_under_api, route_of
@@ -19,6 +21,10 @@ from comfy_gateway.hooks.edge import Door, Edge
 from comfy_gateway.hooks.fail_closed import fail_closed_async
 
 MAX_BUFFERED_ANSWER_BYTES = 10 * 1024 * 1024
+MUTE_STATUS: Final = 502
+"""From here on it is a proxy's word that the server behind it does not answer."""
+CLIENT_LEFT: Final = "Client disconnected."
+"""mitmproxy's own words in ``flow.error``."""
 
 
 class RouterHook:
@@ -62,6 +68,11 @@ class RouterHook:
                     _to_kept_file(flow, gateway, site_contract.VAULT_PATH, owner_key, file)
                 case InStore(owner_key, file):
                     _to_kept_file(flow, gateway, site_contract.INPUT_PATH, owner_key, file)
+                case OnBackend(backend, _, kept_for) if kept_for is not None and _is_view(
+                    flow, request_class
+                ):
+                    _to_kept_file(flow, gateway, site_contract.POD_FILE_PATH, kept_for)
+                    _count(flow, gateway, backend)
                 case OnBackend(backend, file):
                     # Where files are hidden a server is asked for this name alone, however often the query says one.
                     _name_in_query(flow, file, is_only=gateway.visibility.hides_others)
@@ -96,6 +107,8 @@ class RouterHook:
             return
         gateway = self._door.edge
         assert flow.response is not None
+        if flow.response.status_code >= MUTE_STATUS:
+            _doubt_pod(flow, gateway)
         forward.clean_response(flow)
         headers = flow.response.headers
         user = user_of(flow)
@@ -125,6 +138,8 @@ class RouterHook:
 
     def error(self, flow: http.HTTPFlow) -> None:
         """The flow has ended otherwise."""
+        if flow.error is not None and flow.error.msg not in {CLIENT_LEFT, Error.KILLED_MESSAGE}:
+            _doubt_pod(flow, self._door.edge)
         self._end(flow)
 
     def _end(self, flow: http.HTTPFlow) -> None:
@@ -216,6 +231,13 @@ def _path_of_jobs(method: str, below: list[str], raw: list[str]) -> str | None:
     return None
 
 
+def _doubt_pod(flow: http.HTTPFlow, gateway: Edge | None) -> None:
+    """A pod has failed a request: have it looked at. It decides nothing, for a request can be made to fail."""
+    user = user_of(flow)
+    if gateway is not None and user is not None and flow.metadata.get(edge.SOURCE) == str(Source.PRIVATE):
+        gateway.nudge(user)
+
+
 def _count(flow: http.HTTPFlow, gateway: Edge, backend: Backend) -> None:
     """The flow is a transfer of that backend until it ends."""
     gateway.activity.begin(backend.id)
@@ -285,6 +307,11 @@ def _file_of(flow: http.HTTPFlow, request_class: RequestClass) -> FileName | Non
     return file_of_query(query) if is_view or request_class is RequestClass.OTHER else None
 
 
+def _is_view(flow: http.HTTPFlow, request_class: RequestClass) -> bool:
+    """Whether the site can answer instead of a server: what a custom node does with a file, nobody else can."""
+    return request_class is RequestClass.RESULTS and flow.request.method in {"GET", "HEAD"}
+
+
 def _name_in_query(flow: http.HTTPFlow, file: FileName, *, is_only: bool = False) -> None:
     path, query = flow.request.path.partition("?")[::2]
     if is_only or file_of_query(query) != file:
@@ -292,9 +319,11 @@ def _name_in_query(flow: http.HTTPFlow, file: FileName, *, is_only: bool = False
 
 
 def _to_kept_file(
-    flow: http.HTTPFlow, gateway: Edge, site_path: str, owner_key: str | None, file: FileName
+    flow: http.HTTPFlow, gateway: Edge, site_path: str, owner_key: str | None, file: FileName | None = None
 ) -> None:
-    _name_in_query(flow, file)
+    """``file``: what the site is to be asked for; None: what the query says."""
+    if file is not None:
+        _name_in_query(flow, file)
     query = flow.request.path.partition("?")[2]
     headers = {} if owner_key is None else {site_contract.OWNER: owner_key}
     forward.to_site(flow, gateway, f"{site_path}?{query}", headers)

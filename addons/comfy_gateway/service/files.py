@@ -32,7 +32,7 @@ class Vault(Protocol):
     """What is asked of the vault here."""
 
     def holds(self, user_key: str, shown: FileName) -> bool:
-        """Whether the name's first subfolder is that of a pod of this user which had files in the vault."""
+        """Whether the name's first subfolder is that of a pod of this user of which something is in the vault."""
         ...
 
 
@@ -139,7 +139,8 @@ class Files:
         for backend in (*self._routes.duty_servers(), *self._routes.servers_of(user)):
             there = without_alias(file, backend.alias)
             if there is not None:
-                return OnBackend(backend, there)
+                is_kept = owner is not None and self.vault.holds(owner, file)
+                return OnBackend(backend, there, kept_for=owner if is_kept else None)
         if owner is not None and self.vault.holds(owner, file):
             return InVault(owner, file)
         plain = self._routes.plain()

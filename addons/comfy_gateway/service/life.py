@@ -321,7 +321,9 @@ class Life:
                 if is_suspect
                 else self._rules.telemetry_poll_s
             )
-            await self._signals.pause(session.user, pause_s)
+            # A pod that is under suspicion is looked at in its own time: whoever nudges must not shorten its patience.
+            nudge_after_s = pause_s if mute else LOOK_AGAIN_S
+            await self._signals.pause(session.user, pause_s, nudge_after_s=nudge_after_s)
 
     async def _why_gone(self, pod: Pod) -> str | None:
         assert pod.pod_id is not None

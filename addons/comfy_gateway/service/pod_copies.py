@@ -45,6 +45,8 @@ class Around:
     tasks: Tasks
     trouble: Trouble
     stats: VaultStats
+    failed: Callable[[str], None]
+    """Is called with the key of the user whose pod gave nothing to a try."""
 
 
 class PodCopies:
@@ -151,6 +153,7 @@ class PodCopies:
         logger.debug("a copy from %s: %s", self.pod_name, reason)
         if self._silent_since_s is None:
             self._silent_since_s = self._around.clock.monotonic()
+        self._around.failed(self.user_key)
 
     async def load(self) -> None:
         """Learn what an earlier life of the gateway has stored. Raises StoreUnavailable."""

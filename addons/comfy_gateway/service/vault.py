@@ -18,6 +18,7 @@ from comfy_gateway.core.ports import Clock
 from comfy_gateway.core.prompts import PromptRecord
 from comfy_gateway.core.session import Event, Session
 from comfy_gateway.core.upstream import Backend, Source
+from comfy_gateway.core.users import UserId
 from comfy_gateway.core.vault import StoredFile, address_of, file_key, shown_name, version_named_by
 from comfy_gateway.core.vault_entries import pod_files_in, with_files
 from comfy_gateway.core.vault_ports import PodFiles, PodPlace, VaultDisk, VaultRows
@@ -100,6 +101,7 @@ class Vault:
         """When the wait for a pod ends, however often it is begun."""
         self._owners: dict[str, str] = {}
         self._pending: Pending | None = None
+        self._on_failure: Callable[[UserId], None] = lambda _user: None
         self.stats = VaultStats()
         self.trouble = Trouble(clock, self.stats)
         self._around = Around(
@@ -110,6 +112,7 @@ class Vault:
             self._tasks,
             self.trouble,
             self.stats,
+            self._note_failure,
         )
 
     async def start(self) -> None:
@@ -126,6 +129,10 @@ class Vault:
     def wait_for(self, pending: Pending) -> None:
         """Have ``complete`` wait for these readers too."""
         self._pending = pending
+
+    def on_failure(self, callback: Callable[[UserId], None]) -> None:
+        """Have ``callback(user)`` called whenever a try to copy from this user's pod got nothing."""
+        self._on_failure = callback
 
     # -- what is named
 
@@ -260,6 +267,9 @@ class Vault:
                 pod_name, user_key, alias, lambda: self._pods.find(pod_name), self._around, self._note_stored
             )
         return copies
+
+    def _note_failure(self, user_key: str) -> None:
+        self._on_failure(UserId.from_key(user_key))
 
     def _note_stored(self, stored: StoredFile) -> None:
         self._owners[stored.alias] = stored.user_key

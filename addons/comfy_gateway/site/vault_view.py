@@ -14,6 +14,7 @@ from comfy_gateway.core.view_query import file_of_query
 from comfy_gateway.site.file_headers import content_type, disposition
 from comfy_gateway.site.pictures import Pictures
 from comfy_gateway.site.refusals import answer
+from comfy_gateway.site.streaming import stream
 
 NOT_NOW: Final = Refusal(
     503, "vault_unavailable", "The gateway cannot read its kept files just now.", retry_after_s=5
@@ -85,26 +86,8 @@ class VaultView:
         if request.method == "HEAD":
             await response.prepare(request)
             return response
-        return await self._stream(request, response, self._vault.chunks(stored, start, stop))
-
-    @staticmethod
-    async def _stream(
-        request: web.Request, response: web.StreamResponse, chunks: AsyncIterator[bytes]
-    ) -> web.StreamResponse:
-        # The first bytes before the headers: what cannot be read is answered as such.
-        first = await anext(chunks, b"")
-        await response.prepare(request)
-        await response.write(first)
-        try:
-            async for chunk in chunks:
-                await response.write(chunk)
-        except (StorageUnavailable, FileNotFoundError):
-            # Too late for a status. A connection that is cut says that this was not all.
-            if request.transport is not None:
-                request.transport.abort()
-            raise ConnectionResetError("the vault broke off") from None
-        await response.write_eof()
-        return response
+        chunks = self._vault.chunks(stored, start, stop)
+        return await stream(request, response, chunks, (StorageUnavailable, FileNotFoundError))
 
 
 def _is_known(request: web.Request, etag: str) -> bool:

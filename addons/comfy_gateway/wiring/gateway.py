@@ -74,7 +74,11 @@ class Gateway:
             base.tasks.start(self.certificate.follow(base.clock), name="certificate")
         site = await open_site(
             base,
-            [*pages_of(base, servers, prompts, kept, vault, flow.relay), *inputs.pages, *entrance.pages],
+            [
+                *await pages_of(base, servers, prompts, kept, vault, flow.relay, pods.signals.nudge),
+                *inputs.pages,
+                *entrance.pages,
+            ],
         )
 
         if self._rules.is_provisioning:
@@ -106,4 +110,5 @@ class Gateway:
             inputs=inputs.inputs,
             sign_in=entrance.sign_in,
             sessions=entrance.sessions,
+            nudge=pods.signals.nudge,
         )

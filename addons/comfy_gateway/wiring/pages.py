@@ -1,16 +1,18 @@
 """The gateway's own pages on loopback."""
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from comfy_gateway.core.upstream import Upstream
+from comfy_gateway.core.users import UserId
 from comfy_gateway.service.kept_entries import KeptEntries
 from comfy_gateway.service.user_servers import UserServers
 from comfy_gateway.service.vault import Vault
 from comfy_gateway.site.app import Part, build_app
 from comfy_gateway.site.jobs import Jobs
 from comfy_gateway.site.pictures import Pictures
+from comfy_gateway.site.pod_view import PodView
 from comfy_gateway.site.queue import QueuePages
 from comfy_gateway.site.relay import Relay
 from comfy_gateway.site.results import Results
@@ -33,10 +35,25 @@ class Site:
     key: str
 
 
-def pages_of(
-    base: Base, servers: ServerParts, prompts: LedgerParts, kept: KeptParts, vault: Vault, relay: Relay
+async def pages_of(
+    base: Base,
+    servers: ServerParts,
+    prompts: LedgerParts,
+    kept: KeptParts,
+    vault: Vault,
+    relay: Relay,
+    nudge: Callable[[UserId], None],
 ) -> list[Part]:
-    """Sockets, results, files and status."""
+    """Sockets, results, files and status. ``nudge(user)`` has the user's pod looked at soon."""
+    kept_view = VaultView(vault, Pictures())
+    pod_view = PodView(
+        http=await base.http_for_files(),
+        files=kept.files,
+        vault=vault,
+        view=kept_view,
+        nudge=nudge,
+        whole_s=base.settings.limits.upstream_timeout_s,
+    )
     ledger, files, visibility = prompts.ledger, kept.files, base.settings.access.visibility
     own, asked = UserServers(servers.routes, ledger), Servers(base.http)
     entries = KeptEntries(ledger, vault)
@@ -56,7 +73,8 @@ def pages_of(
         results,
         queue,
         jobs,
-        VaultView(vault, Pictures()),
+        kept_view,
+        pod_view,
         Status(pool=servers.pool, registry=base.meters.registry),
     ]
 

@@ -45,6 +45,7 @@ def build_pods(
     sessions = servers.sessions
     names = PodNames(settings.runpod.pod_name_tag, base.keys)
     signals = Signals(clock, tasks)
+    vault.on_failure(signals.nudge)
     endings = Endings(cloud, names, clock)
     life = Life(
         sessions=sessions,

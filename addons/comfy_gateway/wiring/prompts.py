@@ -83,6 +83,7 @@ def build_prompts(
         rescuer=rescue,
         visibility=base.settings.access.visibility,
         spaces=base.spaces,
+        nudge=pods.signals.nudge,
     )
     base.stack.push_async_callback(relay.aclose)
     base.meters.watch_values("comfy_gateway_relay", "The relay's", relay.stats)

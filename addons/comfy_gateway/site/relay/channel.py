@@ -291,6 +291,8 @@ class Channel:
 
     def wants_again(self, link: Link, failures: int) -> bool:
         """See LinkOwner."""
+        if self._user is not None and link.backend.source is Source.PRIVATE:
+            self._around.nudge(self._user)
         if not link.is_needed:
             return False
         is_routed = self._around.routes.by_id(self._user, link.backend.id) is not None

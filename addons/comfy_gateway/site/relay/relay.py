@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final
 from uuid import uuid4
 
@@ -55,8 +56,12 @@ class Relay:
         rescuer: Rescuer | None = None,
         visibility: Visibility = OPEN,
         spaces: InputSpaces = EVERYBODYS,
+        nudge: Callable[[UserId], None] = lambda _user: None,
     ) -> None:
-        """Without ``rescuer`` a forgotten prompt is lost, without ``files`` nobody notes who made which."""
+        """Without ``rescuer`` a forgotten prompt is lost, without ``files`` nobody notes who made which.
+
+        ``nudge(user)`` has the user's pod looked at soon: it has lost a socket, or opens none.
+        """
         self._routes = routes
         self._ledger = ledger
         self._keys = keys
@@ -66,6 +71,7 @@ class Relay:
         self._rescuer: Rescuer = rescuer or NoRescue(ledger)
         self._visibility = visibility
         self._spaces = spaces
+        self._nudge = nudge
         self._tasks = Tasks("relay")
         self._channels: dict[ChannelKey, Channel] = {}
         self._unheard: OrderedDict[ChannelKey, frozenset[str]] = OrderedDict()
@@ -221,6 +227,7 @@ class Relay:
                 server=HttpComfyServer(http, self._limits.look_up_timeout_s),
                 visibility=self._visibility,
                 spaces=self._spaces,
+                nudge=self._nudge,
             )
         return self._around
 

@@ -1,5 +1,6 @@
 """What all channels of a relay use together."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import aiohttp
@@ -7,6 +8,7 @@ import aiohttp
 from comfy_gateway.core.input_spaces import InputSpaces
 from comfy_gateway.core.keys import Keys
 from comfy_gateway.core.ports import Clock, ComfyServer
+from comfy_gateway.core.users import UserId
 from comfy_gateway.core.visibility import Visibility
 from comfy_gateway.service.ledger import Ledger
 from comfy_gateway.service.routes import Routes
@@ -32,3 +34,5 @@ class Surroundings:
     http: aiohttp.ClientSession
     visibility: Visibility
     spaces: InputSpaces
+    nudge: Callable[[UserId], None]
+    """Has the user's pod looked at soon."""
