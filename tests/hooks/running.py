@@ -12,6 +12,7 @@ from mitmproxy.tools.dump import DumpMaster
 
 from comfy_gateway.core.upstream import Backend, Source, Upstream
 from comfy_gateway.hooks.edge import Edge
+from comfy_gateway.hooks.fast_path import FastPathHook
 from comfy_gateway.hooks.lifecycle import LifecycleHook
 from tests.conditions import wait_for
 from tests.hooks.stand import Stand
@@ -33,7 +34,7 @@ async def mitmproxy_before(stand: Stand, confdir: Path) -> AsyncIterator[str]:
     options = Options(confdir=str(confdir), listen_host="127.0.0.1", listen_port=0)
     master = DumpMaster(options, with_termlog=False, with_dumper=False)
     lifecycle = LifecycleHook(stand.door, stand.pages, host="127.0.0.1", port=0, start=start, stop=stop)
-    master.addons.add(lifecycle, *stand.hooks)
+    master.addons.add(FastPathHook(), lifecycle, *stand.hooks)
     running = asyncio.get_running_loop().create_task(master.run())
     try:
         yield await wait_for(lambda: _url(master) if stand.door.edge is not None else "", "mitmproxy listens")

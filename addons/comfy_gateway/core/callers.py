@@ -9,6 +9,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote_plus
 
@@ -48,9 +49,13 @@ class TrustedProxies:
     def __init__(self, networks: Iterable[str] = ()) -> None:
         """``networks`` are addresses or CIDR networks. Raises ValueError for anything else."""
         self._networks = tuple(ipaddress.ip_network(network) for network in networks)
+        self._judged = lru_cache(maxsize=4096)(self._judge)  # the same few peers send every request
 
     def __contains__(self, address: object) -> bool:
-        plain = plain_address(address) if isinstance(address, str) else None
+        return isinstance(address, str) and self._judged(address)
+
+    def _judge(self, address: str) -> bool:
+        plain = plain_address(address)
         if plain is None:
             return False
         found = ipaddress.ip_address(plain)
@@ -80,20 +85,28 @@ class Caller:
 
 
 def find_caller(
-    values: Values, *, peer: str, host: str, is_tls: bool, is_public_https: bool, trusted: TrustedProxies
+    values: Values,
+    *,
+    peer: str,
+    host: str,
+    is_tls: bool,
+    is_public_https: bool,
+    trusted: TrustedProxies,
+    is_page_load: bool = False,
 ) -> Caller:
     """Where a request comes from. ``host`` is its ``Host``; ``is_public_https`` counts where no proxy says better."""
     address = plain_address(peer) or ""
     if peer not in trusted:
-        is_past_nobody = not any(
+        is_local = bool(address) and ipaddress.ip_address(address).is_loopback
+        is_past_nobody = is_local and not any(
             values(name) for name in ("x-forwarded-for", "forwarded", "x-real-ip", "via")
         )
-        is_local = bool(address) and ipaddress.ip_address(address).is_loopback
         return Caller(
             address=address,
             host=host,
             is_https=is_tls or is_public_https,
-            is_local=is_local and is_past_nobody and is_loopback(host),
+            is_local=is_past_nobody and is_loopback(host),
+            is_page_load=is_page_load,
         )
     told = _Told.by(values)
     return Caller(
@@ -101,6 +114,7 @@ def find_caller(
         host=told.host or host,
         is_https=is_public_https or is_tls if told.scheme is None else told.scheme == "https",
         is_by_proxy=True,
+        is_page_load=is_page_load,
     )
 
 

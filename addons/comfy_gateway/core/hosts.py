@@ -25,6 +25,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -36,6 +37,8 @@ _CHANGES_NOTHING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _OTHER_SITES: Final = frozenset({"cross-site", "same-site"})
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _MAX_PORT: Final = 65535
+_MAX_HOST_LENGTH: Final = 270
+"""A name has 255 characters at most (RFC 1035), and there may be a port."""
 
 
 class OriginVerdict(StrEnum):
@@ -117,6 +120,7 @@ def _is_trusted(name: str, allowed: AllowedHosts) -> bool:
     )
 
 
+@lru_cache(maxsize=1024)
 def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         return ipaddress.ip_address(name)
@@ -124,8 +128,11 @@ def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return None
 
 
+@lru_cache(maxsize=1024)
 def _split_host(host: str) -> tuple[str, int | None] | None:
     """Name in lower case without brackets and final dot, and the port if there is one; None for no host."""
+    if len(host) > _MAX_HOST_LENGTH:
+        return None
     bracketed = re.fullmatch(r"\[([0-9A-Fa-f:.]+)\](?::([0-9]{1,5}))?", host)
     plain = bracketed or re.fullmatch(r"([^:\[\]/@]+)(?::([0-9]{1,5}))?", host)
     if plain is None:

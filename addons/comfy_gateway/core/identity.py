@@ -8,6 +8,7 @@ is whoever they say they are.
 
 import ipaddress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from comfy_gateway.core.users import MAX_NAME_LENGTH, IdKind, UserId, is_valid_name
@@ -132,6 +133,7 @@ def _known(user: UserId, facts: RequestFacts, rules: IdentityRules, *, is_rememb
     )
 
 
+@lru_cache(maxsize=4096)
 def plain_address(peer_ip: str | None) -> str | None:
     """The address in normal form: mapped IPv4 as IPv4, no zone. None for what is no address."""
     try:

@@ -28,6 +28,7 @@ from comfy_gateway.core.callers import TrustedProxies
 from comfy_gateway.core.refusals import Refusal, headers_of
 from comfy_gateway.core.request_head import HEAD_TOO_LARGE, MAX_HEAD_BYTES, refuse_head
 from comfy_gateway.hooks import edge
+from comfy_gateway.hooks.patches import Patches
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ class BoundsHook:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._arrived_bytes: dict[str, int] = {}
         self._connections: Counter[str] = Counter()
-        self._undo: list[Callable[[], None]] = []
+        self._patches = Patches()
 
     def load(self, _loader: object) -> None:
         """mitmproxy begins."""
@@ -103,10 +104,10 @@ class BoundsHook:
             else:
                 yield from stock_wait(server, event)
 
-        self._replace(_http1.Http1Server, "read_headers", read_headers)
-        self._replace(_http1.Http1Server, "read_body", read_body)
-        self._replace(_http1.Http1Server, "wait", wait)
-        self._replace(_http1, "ChunkedReader", _WithoutTrailers)
+        self._patches.replace(_http1.Http1Server, "read_headers", read_headers)
+        self._patches.replace(_http1.Http1Server, "read_body", read_body)
+        self._patches.replace(_http1.Http1Server, "wait", wait)
+        self._patches.replace(_http1, "ChunkedReader", _WithoutTrailers)
 
         stock_receive = websocket.WebsocketConnection.receive_data
 
@@ -118,12 +119,11 @@ class BoundsHook:
             else:
                 stock_receive(ws, data)
 
-        self._replace(websocket.WebsocketConnection, "receive_data", receive_data)
+        self._patches.replace(websocket.WebsocketConnection, "receive_data", receive_data)
 
     def done(self) -> None:
         """mitmproxy ends."""
-        while self._undo:
-            self._undo.pop()()
+        self._patches.undo()
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
@@ -166,11 +166,6 @@ class BoundsHook:
         """The answer is whole: the next head may come."""
         if flow.websocket is None and flow.client_conn.connected and not flow.is_replay:
             self._await_head(flow.client_conn.id)
-
-    def _replace(self, holder: Any, name: str, value: object) -> None:
-        stock = getattr(holder, name)
-        setattr(holder, name, value)
-        self._undo.append(lambda: setattr(holder, name, stock))
 
     def _await_head(self, client_id: str) -> None:
         self._stop(client_id)

@@ -15,6 +15,7 @@ from comfy_gateway.core.session_cookie import NAMES, name_of
 from comfy_gateway.core.sign_in import AuthMode
 from comfy_gateway.hooks import edge
 from comfy_gateway.hooks.answers import wants_html
+from comfy_gateway.hooks.header_fields import names_of, rewrite
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,12 @@ def meet(flow: http.HTTPFlow, rules: CallerRules) -> Caller:
         host=request.host_header or "",
         is_tls=flow.client_conn.tls_established,
         is_public_https=rules.is_public_https,
+        is_page_load=wants_html(request),
         trusted=rules.trusted,
     )
     cookies = "; ".join(headers.get_all("cookie"))
-    caller = replace(
-        caller,
-        is_page_load=wants_html(request),
-        sessions=cookie_values(cookies, name_of(secure=caller.is_https)),
-    )
+    if cookies:
+        caller = replace(caller, sessions=cookie_values(cookies, name_of(secure=caller.is_https)))
     ours = NAMES
     naming = {rules.identity.header.lower()}
     if rules.mode is not AuthMode.NONE:
@@ -60,9 +59,8 @@ def meet(flow: http.HTTPFlow, rules: CallerRules) -> Caller:
         naming = set()
         ours |= {COOKIE_NAME} | ({rules.identity.cookie} if rules.identity.cookie else set())
         request.path = without_query_key(request.path, rules.identity.query_key)
-    for name in {name.lower() for name in headers} - naming:
-        if is_forwarding(name):
-            del headers[name]
+    if told := {name for name in names_of(headers) - naming if is_forwarding(name)}:
+        rewrite(headers, drop=told)
     if cookies and (rest := without_cookies(cookies, ours)) != cookies:
         headers.pop("cookie")
         if rest:

@@ -6,8 +6,7 @@ is checked, and tests hold the result to real sockets.
 """
 
 import logging
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import orjson
 from mitmproxy import http, version
@@ -21,10 +20,9 @@ from comfy_gateway.core.refusals import (
     Refusal,
     headers_of,
 )
+from comfy_gateway.hooks.patches import TESTED_VERSION, Patches
 
 logger = logging.getLogger(__name__)
-
-TESTED_VERSION: Final = "12.2.3"
 
 
 class ErrorPages:
@@ -32,7 +30,7 @@ class ErrorPages:
 
     def __init__(self) -> None:
         self.late: set[str] = set()
-        self._undo: list[Callable[[], None]] = []
+        self._patches = Patches()
 
     def install(self) -> None:
         """Replace the builders. Raises RuntimeError for a mitmproxy that this was not tested with."""
@@ -47,9 +45,9 @@ class ErrorPages:
                 event.message = UPSTREAM_LATE.type
             return stock_send(server, event)
 
-        self._replace(_http1.Http1Server, "send", send)
-        self._replace(_http1, "make_error_response", make_error_response)
-        self._replace(
+        self._patches.replace(_http1.Http1Server, "send", send)
+        self._patches.replace(_http1, "make_error_response", make_error_response)
+        self._patches.replace(
             _http2,
             "format_error",
             lambda status, message: _body(_refusal(status, message)),
@@ -57,13 +55,7 @@ class ErrorPages:
 
     def uninstall(self) -> None:
         """Put mitmproxy's own back."""
-        while self._undo:
-            self._undo.pop()()
-
-    def _replace(self, holder: Any, name: str, value: object) -> None:
-        stock = getattr(holder, name)
-        setattr(holder, name, value)
-        self._undo.append(lambda: setattr(holder, name, stock))
+        self._patches.undo()
 
 
 def make_error_response(status_code: int, message: str = "") -> bytes:

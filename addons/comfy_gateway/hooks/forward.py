@@ -1,6 +1,7 @@
 """Points a flow at a server: destination, Host, Origin, path, and the headers that belong to one hop only."""
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -12,9 +13,11 @@ from comfy_gateway.core.roles import Role
 from comfy_gateway.core.upstream import Backend, Source, Upstream, front_door_headers
 from comfy_gateway.hooks import edge
 from comfy_gateway.hooks.edge import Edge
+from comfy_gateway.hooks.header_fields import names_of, rewrite
 
 GATEWAY_PREFIX: Final = "x-comfy-gateway-"
 """Between gateway and pod; a client that sends such a header is not listened to."""
+_NOT_OF_CLIENTS: Final = (site_contract.PREFIX, GATEWAY_PREFIX)
 HOP_BY_HOP: Final = frozenset(
     {
         "connection",
@@ -45,13 +48,11 @@ NEVER_OF_ONE_HOP: Final = frozenset(
 def to_backend(flow: http.HTTPFlow, backend: Backend) -> None:
     """Send the flow to a ComfyUI server. Call it before the body is streamed."""
     request = flow.request
-    _clean_request(request)
-    _aim(request, backend.upstream)
-    request.path = backend.upstream.prefix + request.path
+    put = front_door_headers(backend.token)
     if flow.metadata.get(edge.OURS):
-        request.headers["Origin"] = backend.upstream.origin
-    for name, value in front_door_headers(backend.token).items():
-        request.headers[name] = value
+        put = {"Origin": backend.upstream.origin, **put}
+    _aim(request, backend.upstream, put)
+    request.path = backend.upstream.prefix + request.path
     flow.metadata[edge.SETTLED] = True
     flow.metadata[edge.SOURCE] = str(backend.source)
     flow.metadata[edge.BACKEND] = backend.id
@@ -66,29 +67,22 @@ def to_site(
 ) -> None:
     """Send the flow to our own site, under another path where one is given. Everything is streamed."""
     request = flow.request
-    is_socket = request.headers.get("upgrade", "").lower() == "websocket"
-    _clean_request(request)
-    if is_socket:
-        request.headers["Connection"] = "Upgrade"
-        request.headers["Upgrade"] = "websocket"
-    request.headers.pop("origin", None)
-    _aim(request, gateway.site)
+    put = {site_contract.KEY: gateway.site_key, site_contract.PEER: peer_of(flow)}
+    if request.headers.get("upgrade", "").lower() == "websocket":
+        put |= {"Connection": "Upgrade", "Upgrade": "websocket"}
+    if (user := flow.metadata.get(edge.USER)) is not None:
+        put[site_contract.USER] = user
+    if flow.metadata.get(edge.ROLE) == Role.OPERATOR:
+        put[site_contract.ROLE] = str(Role.OPERATOR)
+    if flow.metadata.get(edge.PROVEN):
+        put[site_contract.PROVEN] = "1"
+    if (session_id := flow.metadata.get(edge.SESSION)) is not None:
+        put[site_contract.SESSION] = session_id
+    if flow.metadata.get(edge.HTTPS):
+        put[site_contract.HTTPS] = "1"
+    _aim(request, gateway.site, {**put, **(headers or {})}, drop={"origin"})
     if path is not None:
         request.path = path
-    request.headers[site_contract.KEY] = gateway.site_key
-    request.headers[site_contract.PEER] = peer_of(flow)
-    if (user := flow.metadata.get(edge.USER)) is not None:
-        request.headers[site_contract.USER] = user
-    if flow.metadata.get(edge.ROLE) == Role.OPERATOR:
-        request.headers[site_contract.ROLE] = str(Role.OPERATOR)
-    if flow.metadata.get(edge.PROVEN):
-        request.headers[site_contract.PROVEN] = "1"
-    if (session_id := flow.metadata.get(edge.SESSION)) is not None:
-        request.headers[site_contract.SESSION] = session_id
-    if flow.metadata.get(edge.HTTPS):
-        request.headers[site_contract.HTTPS] = "1"
-    for name, value in (headers or {}).items():
-        request.headers[name] = value
     request.stream = True
     flow.metadata[edge.SETTLED] = True
     flow.metadata[edge.SOURCE] = str(Source.GATEWAY)
@@ -103,10 +97,12 @@ def peer_of(flow: http.HTTPFlow) -> str:
 
 def announce(flow: http.HTTPFlow, *, is_https: bool) -> None:
     """Set X-Forwarded-*, as we or a trusted proxy know it. ``hooks.callers`` has dropped what was sent."""
-    headers = flow.request.headers
-    headers["X-Forwarded-For"] = peer_of(flow)
-    headers["X-Forwarded-Proto"] = "https" if flow.metadata.get(edge.HTTPS, is_https) else "http"
-    headers["X-Forwarded-Host"] = flow.metadata.get(edge.HOST) or flow.request.host_header or ""
+    told = {
+        "X-Forwarded-For": peer_of(flow),
+        "X-Forwarded-Proto": "https" if flow.metadata.get(edge.HTTPS, is_https) else "http",
+        "X-Forwarded-Host": flow.metadata.get(edge.HOST) or flow.request.host_header or "",
+    }
+    rewrite(flow.request.headers, put=told)
 
 
 def clean_response(flow: http.HTTPFlow) -> None:
@@ -117,43 +113,45 @@ def clean_response(flow: http.HTTPFlow) -> None:
     if response.status_code == 101:
         return
     closes = "close" in headers.get("connection", "").lower()
-    for name in _named_in_connection(headers) | HOP_BY_HOP:
-        headers.pop(name, None)
-    if closes:
-        headers["Connection"] = "close"
+    put = {"Connection": "close"} if closes else {}
+    rewrite(headers, drop=_named_in_connection(headers) | HOP_BY_HOP, put=put)
     location = headers.get("location")
     own = flow.metadata.get(edge.LOCATION)
     if location is not None and own:
         headers["Location"] = _as_clients_see(location, own)
 
 
-def _aim(request: http.Request, upstream: Upstream) -> None:
-    # In this order: the setters of host and port rewrite Host, the scheme's does not.
-    request.scheme = upstream.scheme
-    request.host = upstream.host
-    request.port = upstream.port
-    request.headers["Host"] = upstream.authority
-    request.authority = ""
-
-
-def _clean_request(request: http.Request) -> None:
+def _aim(
+    request: http.Request,
+    upstream: Upstream,
+    put: Mapping[str, str],
+    *,
+    drop: AbstractSet[str] = frozenset(),
+) -> None:
+    """Name the destination, and send it no header that is not for it."""
+    # mitmproxy's own setters of host and port rewrite Host, each in a pass of its own.
+    request.data.scheme = upstream.scheme.encode()
+    request.data.host = upstream.host
+    request.data.port = upstream.port
+    request.data.authority = b""
     headers = request.headers
-    for name in _named_in_connection(headers) | HOP_BY_HOP:
-        headers.pop(name, None)
-    for name in {name.lower() for name in headers}:
-        if name.startswith((site_contract.PREFIX, GATEWAY_PREFIX)):
-            del headers[name]
+    unwanted = drop | HOP_BY_HOP | _named_in_connection(headers)
+    unwanted |= {name for name in names_of(headers) if name.startswith(_NOT_OF_CLIENTS)}
+    put = {"Host": upstream.authority, **put}
     if cookies := headers.get_all("cookie"):
         # Several are one list (RFC 6265, 5.4); mitmproxy would join them with commas.
         rest = without_identity_cookie("; ".join(cookies))
         if rest:
-            headers["Cookie"] = rest
+            put["Cookie"] = rest
         else:
-            del headers["Cookie"]
+            unwanted |= {"cookie"}
+    rewrite(headers, drop=unwanted, put=put)
 
 
 def _named_in_connection(headers: http.Headers) -> set[str]:
     listed = headers.get("connection", "")
+    if not listed:
+        return set()
     return {name.strip().lower() for name in listed.split(",") if name.strip()} - NEVER_OF_ONE_HOP
 
 

@@ -7,6 +7,7 @@ from typing import Final
 from urllib.parse import quote
 
 from mitmproxy import http
+from mitmproxy.coretypes.multidict import MultiDict
 
 from comfy_gateway.core import roles
 from comfy_gateway.core.callers import Caller
@@ -37,6 +38,9 @@ _METHOD: Final = re.compile(rb"(?!PRI$)[A-Z][A-Z-]{1,31}")
 _VERSIONS: Final = frozenset({"HTTP/1.0", "HTTP/1.1", "HTTP/2.0"})
 
 
+_NO_QUERY: Final[MultiDict[str, str]] = MultiDict()
+
+
 def bad_identity(problem: str) -> Refusal:
     """An id was given that cannot be used."""
     return Refusal(400, "bad_user_id", "The user id cannot be used.", problem)
@@ -53,13 +57,14 @@ def decide(flow: http.HTTPFlow, gateway: Edge, *, client_id: str | None = None) 
         return Identity(standing_of(flow).user)  # a request's head has said it all
     request = flow.request
     rules = gateway.identity
-    client_id = client_id or request.query.get("clientId") or request.query.get("client_id")
+    query = request.query if "?" in request.path else _NO_QUERY
+    client_id = client_id or query.get("clientId") or query.get("client_id")
     cookies = "; ".join(request.headers.get_all("cookie"))
     facts = RequestFacts(
         header=tuple(request.headers.get_all(rules.header)),
-        query=tuple(request.query.get_all(rules.query_key)),
-        cookie=cookie_values(cookies, rules.cookie) if rules.cookie else (),
-        remembered=gateway.cookie.read(cookies),
+        query=tuple(query.get_all(rules.query_key)),
+        cookie=cookie_values(cookies, rules.cookie) if rules.cookie and cookies else (),
+        remembered=gateway.cookie.read(cookies) if cookies else None,
         client_id=client_id,
         client_id_owner=gateway.client_ids.owner(client_id) if client_id else None,
         peer_ip=peer_of(flow),

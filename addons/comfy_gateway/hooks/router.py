@@ -19,8 +19,10 @@ from comfy_gateway.hooks import edge, forward
 from comfy_gateway.hooks.answers import answer, answer_here, answer_not_found
 from comfy_gateway.hooks.edge import Door, Edge
 from comfy_gateway.hooks.fail_closed import fail_closed_async
+from comfy_gateway.hooks.header_fields import rewrite
 
-MAX_BUFFERED_ANSWER_BYTES = 10 * 1024 * 1024
+_SAID_BY_SITE: Final = frozenset({site_contract.SOURCE.lower(), "x-comfy-session-user"})
+MAX_BUFFERED_ANSWER_BYTES: Final = 10 * 1024 * 1024
 MUTE_STATUS: Final = 502
 """From here on it is a proxy's word that the server behind it does not answer."""
 CLIENT_LEFT: Final = "Client disconnected."
@@ -114,13 +116,14 @@ class RouterHook:
         user = user_of(flow)
         is_ready = gateway is not None and gateway.routes.private(user) is not None
         flow.metadata[edge.READY] = is_ready
-        headers["X-Comfy-Session-Ready"] = "1" if is_ready else "0"
-        said = headers.pop(site_contract.SOURCE, None)
-        source = said if _is_of_site(flow) else None
-        headers["X-Comfy-Session-Source"] = source or flow.metadata.get(edge.SOURCE, str(Source.GATEWAY))
-        headers.pop("X-Comfy-Session-User", None)
+        said = headers.get(site_contract.SOURCE) if _is_of_site(flow) else None
+        told = {
+            "X-Comfy-Session-Ready": "1" if is_ready else "0",
+            "X-Comfy-Session-Source": said or flow.metadata.get(edge.SOURCE, str(Source.GATEWAY)),
+        }
         if user is not None:
-            headers["X-Comfy-Session-User"] = user.name
+            told["X-Comfy-Session-User"] = user.name
+        rewrite(headers, drop=_SAID_BY_SITE, put=told)
         remember = flow.metadata.get(edge.REMEMBER)
         if remember is not None and gateway is not None:
             cookie = gateway.cookie.set_cookie_header(

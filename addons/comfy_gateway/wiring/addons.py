@@ -8,6 +8,7 @@ from comfy_gateway.hooks.bounds import BoundsHook, ConnectionBounds
 from comfy_gateway.hooks.deadlines import DeadlinesHook
 from comfy_gateway.hooks.edge import Door
 from comfy_gateway.hooks.error_pages import ErrorPages
+from comfy_gateway.hooks.fast_path import FastPathHook
 from comfy_gateway.hooks.frames import FramesHook
 from comfy_gateway.hooks.identity import IdentityHook
 from comfy_gateway.hooks.inspect import InspectHook
@@ -42,6 +43,7 @@ def addons_for(settings: Settings) -> list[object]:
     pages = ErrorPages()
     keep_bytes = partial(kept_bytes, settings.limits.keep_mb)
     return [
+        *([FastPathHook()] if settings.limits.fast_path else []),
         LifecycleHook(
             door,
             pages,
