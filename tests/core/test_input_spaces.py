@@ -44,6 +44,7 @@ def test_every_name_is_put_into_ones_own_folder_and_taken_out_again(
     assert OWN.there(file) == FileName("x.png", there, kind)
     assert OWN.plain(OWN.there(file)) == file
     assert PLAIN.there(file) == PLAIN.plain(file) == file
+    assert OWN.plain(FileName("x.png", f"{FOREIGN}/a", kind)) == FileName("x.png", f"{FOREIGN}/a", kind)
 
 
 def test_each_has_one_folder_that_nobody_guesses_and_that_stays_the_same() -> None:

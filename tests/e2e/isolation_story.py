@@ -324,3 +324,26 @@ async def listen_in(bob: Guest, act: Callable[[], Any]) -> list[Any]:
             listener.cancel()
         await asyncio.gather(*listeners, return_exceptions=True)
     return heard
+
+
+async def homes_are_each_ones_own(alice: Guest, bob: Guest, name: str) -> None:
+    """Saved workflows and settings; ``name`` is new on the server."""
+    saved = f"/api/userdata/workflows%2F{name}.json"
+    assert (
+        await (await alice.post(f"{saved}?overwrite=false", {"secret": 1})).json() == f"workflows/{name}.json"
+    )
+    assert (await bob.get(saved)).status == 404
+    assert (await bob.post(f"{saved}?overwrite=false", {"bobs": 1})).status == 200
+    assert (await bob.post(f"{saved[4:]}/move/{name}", None)).status == 200
+    assert await alice.read(saved) == {"secret": 1}
+    assert await alice.read("/userdata?dir=workflows&recurse=true") == [f"{name}.json"]
+    assert (await bob.read("/v2/userdata")) != (await alice.read("/v2/userdata"))
+    listed = await alice.read("/v2/userdata")
+    assert {one["path"] for one in listed} == {"workflows", f"workflows/{name}.json"}
+    for path in ("%252e%252e", f"%252e%252e%252F{name}", "..%255c"):
+        assert (await bob.get(f"/userdata/{path}")).status in {400, 403, 404}
+    assert (await alice.post("/api/settings/Comfy.Locale", "de")).status == 200
+    assert await alice.read("/settings/Comfy.Locale") == "de"
+    assert "Comfy.Locale" not in await bob.read("/settings")
+    assert (await alice.http.delete(f"{alice.url}{saved}", headers=alice.headers)).status == 204
+    assert (await bob.http.delete(f"{bob.url}/userdata/{name}", headers=bob.headers)).status == 204

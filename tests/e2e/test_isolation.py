@@ -11,6 +11,7 @@ from tests.e2e.isolation_story import (
     Guest,
     an_identical_prompt,
     at_work,
+    homes_are_each_ones_own,
     inputs_are_each_ones_own,
     listen_in,
     try_to_see,
@@ -47,6 +48,7 @@ async def test_in_full_nothing_of_alice_is_seen_or_touched_and_bob_works_as_if_a
 
         await an_identical_prompt(bob, work)
         await inputs_are_each_ones_own(alice, bob, "a.png")
+        await homes_are_each_ones_own(alice, bob, "a")
 
 
 async def test_with_actions_everything_is_seen_and_nothing_of_alice_is_touched(

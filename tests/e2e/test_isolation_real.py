@@ -16,6 +16,7 @@ from tests.e2e.isolation_story import (
     Guest,
     an_identical_prompt,
     at_work,
+    homes_are_each_ones_own,
     inputs_are_each_ones_own,
     listen_in,
     try_to_see,
@@ -77,7 +78,7 @@ async def test_in_full_nothing_of_alice_is_seen_or_touched_and_bob_works_as_if_a
         await an_identical_prompt(bob, work)
 
 
-async def test_in_full_inputs_are_each_ones_own(
+async def test_in_full_inputs_and_homes_are_each_ones_own(
     comfyui: str,
     start_gateway: StartGateway,
     http: aiohttp.ClientSession,
@@ -87,6 +88,9 @@ async def test_in_full_inputs_are_each_ones_own(
         alice, bob = (Guest(http, gateway.url, name, f"tab-of-{name}") for name in ("alice", "bob"))
         made, his = await inputs_are_each_ones_own(alice, bob, name)
         assert pixels(made) == pixels(his)
+        # Homes outlive a test: these two have none yet, whatever the gateway's secret is.
+        alice, bob = (Guest(http, gateway.url, f"{who}-{name}", who) for who in ("alice", "bob"))
+        await homes_are_each_ones_own(alice, bob, name)
 
 
 async def test_with_actions_nothing_of_alice_is_touched(

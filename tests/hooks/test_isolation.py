@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from mitmproxy import http
 
+from comfy_gateway.core import site_contract
 from comfy_gateway.core.files import FileName
 from comfy_gateway.core.operator_routes import OperatorRoutes
 from comfy_gateway.core.view_query import file_of_query
@@ -105,6 +106,34 @@ async def test_nobody_sees_what_their_address_was_told_of(stand: Stand) -> None:
     assert backend_of(await stand.arrive(flow)) is None
     files.tell([peer], BOB.key, FileName("a b.png"))
     assert backend_of(await stand.arrive(by("GET /view?filename=a%20b.png", None))) == HOME.id
+
+
+@pytest.mark.parametrize(
+    ("request_line", "path"),
+    [
+        ("GET /api/userdata?dir=workflows", "/userdata?dir=workflows"),
+        ("GET /v2/userdata", "/v2/userdata"),
+        ("POST /userdata/w%2Fa%20b.json?overwrite=true", "/userdata/w%2Fa%20b.json?overwrite=true"),
+        ("GET /user%64ata/w%2Fa", "/userdata/w%2Fa"),
+        ("POST /api/userdata/w%2Fa/move/w%2Fb", "/userdata/w%2Fa/move/w%2Fb"),
+        ("DELETE /userdata/w%2Fa", "/userdata/w%2Fa"),
+        ("GET /settings", "/settings"),
+        ("POST /api/settings/Comfy.Locale", "/settings/Comfy.Locale"),
+        ("POST /users", "/users"),
+        ("GET /userdata/a/b/c", "/userdata/a/b/c"),
+    ],
+)
+async def test_homes_are_answered_by_the_site_where_everybody_has_one(
+    stand: Stand, request_line: str, path: str
+) -> None:
+    apart(stand, FULL)
+    assert backend_of(await stand.arrive(by(request_line, "alice"))) == HOME.id
+    stand.change(has_homes=True)
+    stand.routes.set_private(ALICE, POD)
+    flow = await stand.arrive(by(request_line, "alice"))
+    assert backend_of(flow) is None
+    assert flow.request.path == f"{site_contract.HOME_PATH}{path}"
+    assert backend_of(await stand.arrive(by("GET /i18n", "alice"))) == HOME.id
 
 
 class Hidden(NoInputs):

@@ -81,6 +81,8 @@ class Edge:
     site: Upstream
     site_key: str
     visibility: Visibility = OPEN
+    has_homes: bool = False
+    """Whether saved workflows and settings are each user's own."""
     operator_routes: OperatorRoutes = field(default_factory=OperatorRoutes.usual)
     """Of the shared servers, where people are kept apart."""
     inputs: Inputs = field(default_factory=NoInputs)

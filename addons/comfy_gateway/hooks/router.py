@@ -210,6 +210,8 @@ def _path_on_site(
             found = f"{merged}/history"
         case RequestClass.RESULTS, "GET" | "HEAD", ["", "history", str(prompt_id)] if prompt_id:
             found = f"{merged}/history/{raw[-1]}"
+        case RequestClass.HOME, _, ["", "userdata" | "v2" | "settings" | "users", *_] if gateway.has_homes:
+            found = _path_of_home(route_of(path).split("/")[1:], raw)
         case RequestClass.QUEUE, "GET" | "HEAD" | "POST", ["", "queue"]:
             found = f"{merged}/queue"
         case RequestClass.QUEUE, "POST", ["", "interrupt"]:
@@ -217,6 +219,17 @@ def _path_on_site(
         case RequestClass.QUEUE, _, ["", "jobs", *_] if is_under_api(path):
             found = _path_of_jobs(request.method, route_of(path).split("/")[2:], raw[3:])
     return found and (f"{found}?{query}" if query else found)
+
+
+def _path_of_home(segments: list[str], raw: list[str]) -> str:
+    """``raw`` are the segments as they came. What ComfyUI does not have the site has not either."""
+    below = segments[1:]
+    match segments:
+        case ["userdata", _, "move", _]:
+            below = [raw[-3], "move", raw[-1]]
+        case ["userdata" | "settings", _]:
+            below = raw[-1:]
+    return "/".join((site_contract.HOME_PATH, segments[0], *below))
 
 
 def _path_of_jobs(method: str, below: list[str], raw: list[str]) -> str | None:

@@ -193,6 +193,15 @@ class Access(Group):
     """With ISOLATION=full: the folder below the input folder of the duty servers whose files everybody reads and
     operators alone write."""
 
+    own_homes: Annotated[Flag, Var("ISOLATION_OWN_HOMES")] = True
+    """With ISOLATION=full: 1 gives everybody saved workflows and settings of their own, which begin empty; 0 leaves
+    those of the duty server to all."""
+
+    @property
+    def has_homes(self) -> bool:
+        """Whether everybody has a home of their own."""
+        return self.own_homes and self.visibility.hides_others
+
     @property
     def operator_routes(self) -> OperatorRoutes:
         """Those, or the usual ones."""

@@ -11,6 +11,7 @@ from comfy_gateway.service.farewell import Farewell
 from comfy_gateway.settings import Settings
 from comfy_gateway.wiring.base import open_base
 from comfy_gateway.wiring.from_settings import order_of, rules_of
+from comfy_gateway.wiring.homes import home_pages
 from comfy_gateway.wiring.inputs import open_inputs
 from comfy_gateway.wiring.kept import build_kept, open_vault
 from comfy_gateway.wiring.ledger import open_ledger
@@ -78,6 +79,7 @@ class Gateway:
                 *await pages_of(base, servers, prompts, kept, vault, flow.relay, pods.signals.nudge),
                 *inputs.pages,
                 *entrance.pages,
+                *await home_pages(base, servers),
             ],
         )
 
@@ -106,6 +108,7 @@ class Gateway:
             site=site.address,
             site_key=site.key,
             visibility=settings.access.visibility,
+            has_homes=settings.access.has_homes,
             operator_routes=settings.access.operator_routes,
             inputs=inputs.inputs,
             sign_in=entrance.sign_in,
