@@ -8,20 +8,29 @@ import asyncio
 import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aiohttp import web
-from multidict import MultiDictProxy
+from aiohttp import BodyPartReader, web
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from simulators.comfyui.folders import Folders, below
 from simulators.comfyui.view_routes import existing
 
-type Form = MultiDictProxy[Any]
+type Form = Mapping[str, Any]
+"""Texts, and files as ``Uploaded``."""
 type Writer = Callable[[bytes, Path, Form], object]
+
+
+@dataclass(frozen=True)
+class Uploaded:
+    """A part of a form that has a file name."""
+
+    filename: str
+    body: bytes
 
 
 class UploadRoutes:
@@ -43,22 +52,21 @@ class UploadRoutes:
         return await self._upload(request, self._write_masked)
 
     async def _upload(self, request: web.Request, write: Writer) -> web.Response:
-        form: Form = await request.post()
+        form = await _form_of(request)
         image, kind = form.get("image"), form.get("type", "input")
         root = self._folders.of_type(kind)
         if root is None:
             raise web.HTTPInternalServerError(text="")
         if not image:
             raise web.HTTPBadRequest(text="")
-        if not isinstance(image, web.FileField):
+        if not isinstance(image, Uploaded):
             raise web.HTTPInternalServerError(text="")
         subfolder = form.get("subfolder", "")
         path = below(root, subfolder, image.filename)
         if path is None:
             raise web.HTTPBadRequest(text="")
-        body = await asyncio.to_thread(image.file.read)
         async with self._one_at_a_time:
-            name = await asyncio.to_thread(_stored, root, subfolder, image.filename, body, form, write)
+            name = await asyncio.to_thread(_stored, root, subfolder, image, form, write)
         return web.json_response({"name": name, "subfolder": subfolder, "type": kind})
 
     def _write_masked(self, body: bytes, path: Path, form: Form) -> None:
@@ -85,13 +93,28 @@ class UploadRoutes:
             masked.save(path, compress_level=4, pnginfo=info)
 
 
-def _stored(root: Path, subfolder: str, filename: str, body: bytes, form: Form, write: Writer) -> str:
+async def _form_of(request: web.Request) -> Form:
+    """The first value of each name. ``request.post()`` would leave its files open when the client breaks off."""
+    form: dict[str, Any] = {}
+    if not request.content_type.startswith("multipart/"):
+        return await request.post()
+    async for part in await request.multipart():
+        assert isinstance(part, BodyPartReader)
+        if part.name is None:
+            raise ValueError("a part without a name")
+        body = bytes(await part.read(decode=True))
+        form.setdefault(part.name, Uploaded(part.filename, body) if part.filename else body.decode())
+    return form
+
+
+def _stored(root: Path, subfolder: str, upload: Uploaded, form: Form, write: Writer) -> str:
     """The name it has now: `name (1).png` after a clash with other content, else the name itself.
 
     Content is compared with what was uploaded: a mask, stored as part of a picture, never equals itself.
     """
     folder = root / os.path.normpath(subfolder)
     folder.mkdir(parents=True, exist_ok=True)
+    filename, body = upload.filename, upload.body
     stem, suffix = os.path.splitext(filename)  # noqa: PTH122 - of the whole name, a folder in it included
     name, number = filename, 1
     while form.get("overwrite") not in ("true", "1") and (folder / name).exists():
