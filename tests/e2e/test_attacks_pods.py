@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 import aiohttp
 import pytest
 
+from comfy_gateway.hooks.secret_headers import BLOT
 from tests.e2e.cloud import Cloud
 from tests.e2e.conftest import StartGateway
 from tests.e2e.world import Duty, Person, eventually, picture
@@ -28,10 +29,12 @@ def shows_pod(event: dict[str, Any]) -> bool:
 async def test_prompts_that_went_down_with_their_pod_end_on_the_shared_server(
     duty: Duty, cloud: Cloud, start_gateway: StartGateway, http: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
-    async with start_gateway(**cloud.settings(duty)) as gateway:
+    recorded = tmp_path / "flows"
+    async with start_gateway("-w", str(recorded), **cloud.settings(duty)) as gateway:
         alice = Person(http, gateway.url, client_id="tab")
         async with alice.socket() as events:
             await on_a_pod(alice)
+            await alice.get("/system_stats")
             await alice.prompt(picture(7))
             made = await events.until(
                 lambda event: event["type"] == "executed" and shows_pod(event), "a picture"
@@ -50,6 +53,10 @@ async def test_prompts_that_went_down_with_their_pod_end_on_the_shared_server(
         assert {prompt["prompt_id"] for prompt in duty.sim.accepted[-3:]} == {
             prompt["prompt_id"] for prompt in sent
         }
+    flows = recorded.read_bytes()
+    assert BLOT.encode() in flows
+    for name in ("GATEWAY_POD_TOKEN", "AUTH_TOKEN"):
+        assert pod.env[name].encode() not in flows, "what is recorded opens no pod"
 
 
 async def test_a_pod_whose_comfyui_died_under_a_prompt_does_not_cost_money_for_ever(

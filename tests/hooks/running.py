@@ -6,6 +6,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 from mitmproxy.options import Options
 from mitmproxy.tools.dump import DumpMaster
@@ -21,8 +22,11 @@ Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @asynccontextmanager
-async def mitmproxy_before(stand: Stand, confdir: Path) -> AsyncIterator[str]:
-    """Everything that ``wiring`` loads, listening on a free port; yields the address without a final slash."""
+async def mitmproxy_before(stand: Stand, confdir: Path, **options: Any) -> AsyncIterator[str]:
+    """Everything that ``wiring`` loads, listening on a free port; yields the address without a final slash.
+
+    ``options``: more of mitmproxy's own.
+    """
 
     async def start() -> Edge:
         return stand.edge
@@ -31,10 +35,14 @@ async def mitmproxy_before(stand: Stand, confdir: Path) -> AsyncIterator[str]:
         await stand.tasks.aclose()
 
     stand.door.close()
-    options = Options(confdir=str(confdir), listen_host="127.0.0.1", listen_port=0)
-    master = DumpMaster(options, with_termlog=False, with_dumper=False)
+    usual = Options(confdir=str(confdir), listen_host="127.0.0.1", listen_port=0)
+    master = DumpMaster(usual, with_termlog=False, with_dumper=False)
     lifecycle = LifecycleHook(stand.door, stand.pages, host="127.0.0.1", port=0, start=start, stop=stop)
-    master.addons.add(FastPathHook(), lifecycle, *stand.hooks)
+    # In the order of ``mitmdump -s``: what writes flows comes behind ours.
+    saving = master.addons.get("save")
+    master.addons.remove(saving)
+    master.addons.add(FastPathHook(), lifecycle, *stand.hooks, saving)
+    master.options.update(**options)
     running = asyncio.get_running_loop().create_task(master.run())
     try:
         yield await wait_for(lambda: _url(master) if stand.door.edge is not None else "", "mitmproxy listens")

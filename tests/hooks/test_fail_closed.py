@@ -151,7 +151,7 @@ async def test_every_hook_that_decides_is_guarded(stand: Stand) -> None:
         if hasattr(hook, name)
     }
     assert all_of_them - deciding == {"DeadlinesHook.request"}, "it only starts a timer"
-    assert len(deciding) == 4
+    assert len(deciding) == 5
 
 
 def _is_guarded(hook: Any) -> bool:

@@ -5,6 +5,7 @@ from mitmproxy import http
 
 from comfy_gateway.core.hosts import AllowedHosts
 from comfy_gateway.core.upstream import Backend, Source, Upstream
+from comfy_gateway.hooks.secret_headers import BLOT, hidden
 from tests.hooks.stand import ALICE, DUTY, HOME, HOST, PEER, POD, SITE_KEY, Stand, ask, prompt, socket
 from tests.hooks.test_identity import cookie_of
 
@@ -194,8 +195,10 @@ async def test_internal_headers_of_a_client_reach_nobody(stand: Stand) -> None:
 
 
 async def test_the_site_hears_only_our_own_word(stand: Stand) -> None:
-    headers = (await stand.arrive(socket(headers=INTERNAL))).request.headers
-    assert headers.get_all("X-Gateway-Site-Key") == [SITE_KEY]
+    flow = await stand.arrive(socket(headers=INTERNAL))
+    headers = flow.request.headers
+    assert headers.get_all("X-Gateway-Site-Key") == [BLOT]
+    assert hidden(flow.request) == {"X-Gateway-Site-Key": SITE_KEY}
     assert headers.get_all("X-Gateway-Site-User") == [ALICE.key]
     assert headers.get_all("X-Gateway-Site-Peer") == [PEER]
     assert "X-Gateway-Site-Refusal" not in headers
@@ -213,7 +216,7 @@ async def test_the_token_goes_to_its_pod_and_to_nobody_else(stand: Stand) -> Non
     seen = {}
     for path in ("/system_stats", "/settings", "/ws?clientId=t", "/gateway/", "/history/1"):
         flow = await stand.arrive(socket(path) if path.startswith("/ws") else ask(path))
-        seen[stand.where(flow)] = flow.request.headers.get("X-Comfy-Gateway-Token")
+        seen[stand.where(flow)] = hidden(flow.request).get("X-Comfy-Gateway-Token")
     assert seen == {
         POD.id: POD.token,
         HOME.id: None,
@@ -224,6 +227,7 @@ async def test_the_token_goes_to_its_pod_and_to_nobody_else(stand: Stand) -> Non
     other = await stand.arrive(ask("/system_stats", user="bob"))
     assert stand.where(other) == DUTY.id
     assert "X-Comfy-Gateway-Token" not in other.request.headers
+    assert hidden(other.request) == {}
 
 
 @pytest.mark.parametrize(

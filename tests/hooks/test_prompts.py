@@ -16,6 +16,7 @@ from comfy_gateway.core.refusals import MAX_PROMPT_BYTES
 from comfy_gateway.core.socket_ids import upstream_sid
 from comfy_gateway.core.users import IdKind, UserId
 from comfy_gateway.hooks import edge
+from comfy_gateway.hooks.secret_headers import hidden
 from comfy_gateway.service.submission import SOCKET_WAIT_S
 from tests.hooks.stand import ALICE, DUTY, KEYS, NOWHERE, POD, RULES, Stand, ask, prompt, socket, standing
 
@@ -158,7 +159,7 @@ async def test_a_prompt_waits_for_its_socket_and_asks_again_where_to_go(stand: S
     assert stand.relay.asked == [(ALICE, "tab", SOCKET_WAIT_S)] * 2
     assert stand.relay.backends == [DUTY.id, POD.id]
     assert stand.where(flow) == POD.id
-    assert flow.request.headers["X-Comfy-Gateway-Token"] == POD.token
+    assert hidden(flow.request)["X-Comfy-Gateway-Token"] == POD.token
 
 
 async def test_a_prompt_without_a_socket_waits_for_none(stand: Stand) -> None:

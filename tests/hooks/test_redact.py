@@ -7,7 +7,7 @@ from mitmproxy.proxy.layers.http import _hooks as events
 from comfy_gateway.core.keys import Keys
 from comfy_gateway.core.session_cookie import PLAIN_NAME, SECURE_NAME, SessionCookies, SignedIn
 from comfy_gateway.hooks import edge
-from comfy_gateway.hooks.redact import BLOT
+from comfy_gateway.hooks.secret_headers import BLOT, hidden
 from comfy_gateway.service.signed_in import SignedInSessions
 from tests.fakes.clock import FakeClock
 from tests.fakes.sign_outs import FakeSignOuts
@@ -91,7 +91,7 @@ async def test_no_server_behind_us_sets_the_cookie_of_a_session(stand: Stand) ->
 async def test_tokens_of_pods_and_of_the_site_are_blotted_once_they_are_sent(stand: Stand) -> None:
     stand.routes.set_private(ALICE, POD)
     pods = await stand.arrive(ask("/system_stats"))
-    assert pods.request.headers["X-Comfy-Gateway-Token"] == POD.token
+    assert hidden(pods.request)["X-Comfy-Gateway-Token"] == POD.token
     await stand.answer(pods)
     sites = await stand.exchange(ask("/gateway/healthz"))
     broken = await stand.arrive(ask("/system_stats"))

@@ -14,6 +14,7 @@ from comfy_gateway.core.upstream import Backend, Source, Upstream, front_door_he
 from comfy_gateway.hooks import edge
 from comfy_gateway.hooks.edge import Edge
 from comfy_gateway.hooks.header_fields import names_of, rewrite
+from comfy_gateway.hooks.secret_headers import hidden, hide
 
 GATEWAY_PREFIX: Final = "x-comfy-gateway-"
 """Between gateway and pod; a client that sends such a header is not listened to."""
@@ -48,10 +49,8 @@ NEVER_OF_ONE_HOP: Final = frozenset(
 def to_backend(flow: http.HTTPFlow, backend: Backend) -> None:
     """Send the flow to a ComfyUI server. Call it before the body is streamed."""
     request = flow.request
-    put = front_door_headers(backend.token)
-    if flow.metadata.get(edge.OURS):
-        put = {"Origin": backend.upstream.origin, **put}
-    _aim(request, backend.upstream, put)
+    put = {"Origin": backend.upstream.origin} if flow.metadata.get(edge.OURS) else {}
+    _aim(request, backend.upstream, put, front_door_headers(backend.token))
     request.path = backend.upstream.prefix + request.path
     flow.metadata[edge.SETTLED] = True
     flow.metadata[edge.SOURCE] = str(backend.source)
@@ -67,7 +66,7 @@ def to_site(
 ) -> None:
     """Send the flow to our own site, under another path where one is given. Everything is streamed."""
     request = flow.request
-    put = {site_contract.KEY: gateway.site_key, site_contract.PEER: peer_of(flow)}
+    put = {site_contract.PEER: peer_of(flow)}
     if request.headers.get("upgrade", "").lower() == "websocket":
         put |= {"Connection": "Upgrade", "Upgrade": "websocket"}
     if (user := flow.metadata.get(edge.USER)) is not None:
@@ -80,7 +79,8 @@ def to_site(
         put[site_contract.SESSION] = session_id
     if flow.metadata.get(edge.HTTPS):
         put[site_contract.HTTPS] = "1"
-    _aim(request, gateway.site, {**put, **(headers or {})}, drop={"origin"})
+    secrets = {site_contract.KEY: gateway.site_key}
+    _aim(request, gateway.site, {**put, **(headers or {})}, secrets, drop={"origin"})
     if path is not None:
         request.path = path
     request.stream = True
@@ -125,6 +125,7 @@ def _aim(
     request: http.Request,
     upstream: Upstream,
     put: Mapping[str, str],
+    secrets: Mapping[str, str],
     *,
     drop: AbstractSet[str] = frozenset(),
 ) -> None:
@@ -137,7 +138,10 @@ def _aim(
     headers = request.headers
     unwanted = drop | HOP_BY_HOP | _named_in_connection(headers)
     unwanted |= {name for name in names_of(headers) if name.startswith(_NOT_OF_CLIENTS)}
-    put = {"Host": upstream.authority, **put}
+    if (authorization := headers.get("authorization")) is not None and "authorization" not in unwanted:
+        # The second time that a flow is aimed its own header is a blot already.
+        secrets = {**secrets, "Authorization": hidden(request).get("Authorization", authorization)}
+    put = {"Host": upstream.authority, **put, **hide(request, secrets)}
     if cookies := headers.get_all("cookie"):
         # Several are one list (RFC 6265, 5.4); mitmproxy would join them with commas.
         rest = without_identity_cookie("; ".join(cookies))

@@ -1,10 +1,12 @@
 """Gives browsers the cookies of sign-in, and keeps cookies and tokens out of files of flows.
 
-mitmproxy writes what a flow holds at its end. By then the head of a streamed answer is with the client and the request
-is with the server, so that what is secret in them can be blotted out: a file of flows, and mitmweb, show that it was
-there. An answer that does not stream is sent only after that; such a one never carries a session.
+Our own secrets in requests never are in a flow (``secret_headers``). mitmproxy writes what a flow holds at its end. By
+then the head of a streamed answer is with the client and the request is with the server, so that what is secret in them
+can be blotted out: a file of flows, and mitmweb, show that it was there. An answer that does not stream is sent only
+after that; such a one never carries a session.
 """
 
+import re
 from typing import Final
 
 from mitmproxy import http
@@ -14,9 +16,13 @@ from comfy_gateway.core.session_cookie import NAMES, SignedIn
 from comfy_gateway.core.upstream import POD_TOKEN_HEADER
 from comfy_gateway.hooks import edge
 from comfy_gateway.hooks.edge import Door
+from comfy_gateway.hooks.fail_closed import fail_closed
+from comfy_gateway.hooks.secret_headers import BLOT, SecretHeaders
 
-BLOT: Final = "[redacted]"
 _SECRET_IN_REQUESTS: Final = (site_contract.KEY, POD_TOKEN_HEADER, "authorization", "proxy-authorization")
+_SECRET_IN_QUERIES: Final = re.compile(
+    r"(?<=[?&])((?:access_|auth_|id_)?token|api_?key|password|secret)=[^&#]+", re.IGNORECASE
+)
 
 
 class RedactHook:
@@ -26,6 +32,24 @@ class RedactHook:
 
     def __init__(self, door: Door) -> None:
         self._door = door
+        self._secrets = SecretHeaders()
+        self._under_way: dict[str, http.HTTPFlow] = {}
+
+    def load(self, _loader: object) -> None:
+        """mitmproxy begins."""
+        self._secrets.install()
+
+    def done(self) -> None:
+        """mitmproxy ends, and writes what is under way as it is."""
+        self._secrets.uninstall()
+        for flow in self._under_way.values():
+            _blot_request(flow)
+        self._under_way.clear()
+
+    @fail_closed
+    def requestheaders(self, flow: http.HTTPFlow) -> None:
+        """It begins."""
+        self._under_way[flow.id] = flow
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """The answer is about to be sent."""
@@ -47,6 +71,7 @@ class RedactHook:
 
     def response(self, flow: http.HTTPFlow) -> None:
         """It is sent."""
+        self._under_way.pop(flow.id, None)
         if edge.is_recorded(flow) or flow.response is None:
             return
         _blot_request(flow)
@@ -57,6 +82,7 @@ class RedactHook:
 
     def error(self, flow: http.HTTPFlow) -> None:
         """There is none."""
+        self._under_way.pop(flow.id, None)
         if not edge.is_recorded(flow):
             _blot_request(flow)
             if flow.response is not None:
@@ -82,6 +108,15 @@ def _blot_request(flow: http.HTTPFlow) -> None:
     for name in _SECRET_IN_REQUESTS:
         if name in flow.request.headers:
             flow.request.headers[name] = BLOT
+    if (path := _without_secrets(flow.request.path)) != flow.request.path:
+        flow.request.path = path
+    if (referer := flow.request.headers.get("referer")) is not None:
+        flow.request.headers["referer"] = _without_secrets(referer)
+
+
+def _without_secrets(address: str) -> str:
+    """Without the values that a query gives to keys that are named like a secret."""
+    return _SECRET_IN_QUERIES.sub(rf"\1={BLOT}", address)
 
 
 def _is_session(cookie: str) -> bool:
