@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comfy_gateway.core.prompts import Outcome, PromptRecord
-from comfy_gateway.core.queue_merge import Queue, anonymous_item, merge, remaining_for, veiled_id
+from comfy_gateway.core.queue_merge import Queue, anonymous_item, merge, places, remaining_for, veiled_id
 
 
 def item(prompt_id: str, number: float = 0) -> list[Any]:
@@ -28,6 +28,31 @@ def test_what_runs_stands_as_the_servers_have_it_and_what_waits_by_its_number() 
 def test_a_prompt_that_moves_is_told_once_and_rather_as_running() -> None:
     assert merge([Queue([], [item("p", 1)]), Queue([item("p", 2)], [])]) == Queue([item("p", 2)], [])
     assert merge([Queue([], [item("p", 1)]), Queue([], [item("p", 2)])]) == Queue([], [item("p", 1)])
+
+
+@pytest.mark.parametrize(
+    ("numbers", "told"),
+    [
+        ([], []),
+        ([None, None], [1, 2]),
+        ([None, None, 7], [5, 6, 7]),
+        ([7, None], [7, 8]),
+        ([None, 3, None, 4, None, None, 7, 8, None], [2, 3, 3.5, 4, 5, 6, 7, 8, 9]),
+        ([-1.5, None, -1], [-1.5, -1.25, -1]),
+    ],
+)
+def test_places_of_others_have_numbers_that_say_where_they_are_alone(
+    numbers: list[float | None], told: list[float]
+) -> None:
+    assert places(numbers) == told
+
+
+def test_what_is_ahead_is_counted_in_the_order_of_the_server() -> None:
+    """Alice has queued three before bob came, and after her first it is his turn."""
+    waiting = [PromptRecord(one, one[0], "", "duty-0", number=n) for n, one in enumerate(["a1", "a2", "b1"])]
+    turns = {"a1": 0.0, "b1": 0.5, "a2": 1.0}
+    assert remaining_for("b", waiting) == 3
+    assert remaining_for("b", waiting, lambda one: turns[one.prompt_id]) == 2
 
 
 def test_the_place_of_another_tells_its_number_alone() -> None:

@@ -136,6 +136,15 @@ async def test_homes_are_answered_by_the_site_where_everybody_has_one(
     assert backend_of(await stand.arrive(by("GET /i18n", "alice"))) == HOME.id
 
 
+@pytest.mark.parametrize("path", ["/prompt", "/api/prompt"])
+async def test_how_much_waits_is_counted_by_the_site_where_others_are_hidden(stand: Stand, path: str) -> None:
+    apart(stand, ACTIONS)
+    assert backend_of(await stand.arrive(by(f"GET {path}", "alice"))) is not None
+    apart(stand, FULL)
+    flow = await stand.arrive(by(f"GET {path}", "alice"))
+    assert (backend_of(flow), flow.request.path) == (None, f"{site_contract.COMFY_PATH}/prompt")
+
+
 class Hidden(NoInputs):
     """Uploads that are somebody else's."""
 

@@ -27,6 +27,8 @@ async def test_two_prompts_of_a_newcomer_come_after_two_of_who_queued_twenty() -
         numbers |= {f"b{place}": await send(stand, "bob", f"b{place}") for place in range(2)}
         order = sorted(numbers, key=lambda prompt_id: numbers[prompt_id] or 0)
         assert order[:4] == ["a0", "b0", "a1", "b1"]
+        known = [record for record in stand.ledger.unfinished() if record.prompt_id in {"b1", "a2", "a1"}]
+        assert [one.prompt_id for one in sorted(known, key=stand.turns.order_of)] == ["a1", "b1", "a2"]
         assert [one for one in order if one[0] == "a"] == [f"a{place}" for place in range(20)]
 
 

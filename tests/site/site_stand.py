@@ -13,6 +13,7 @@ from comfy_gateway.core import site_contract
 from comfy_gateway.core.keys import Keys
 from comfy_gateway.core.upstream import Backend, Source, Upstream
 from comfy_gateway.core.users import IdKind, UserId
+from comfy_gateway.core.visibility import OPEN, Visibility
 from comfy_gateway.service.duty_pool import DutyPool
 from comfy_gateway.service.files import Files, Vault
 from comfy_gateway.service.kept_entries import KeptEntries, Openable
@@ -50,6 +51,8 @@ class Site:
     files: Files
     pool: DutyPool
     meters: Meters
+    order: dict[str, float]
+    """What servers order prompts by, where that is not their number."""
     headers: dict[str, str] = field(
         default_factory=lambda: {site_contract.KEY: KEY, site_contract.PEER: PEER}
     )
@@ -70,6 +73,7 @@ async def site_before(
     page_bytes: int = PAGE_BYTES,
     openable: Openable | None = None,
     vault: Vault | None = None,
+    visibility: Visibility = OPEN,
 ) -> AsyncIterator[Site]:
     """A site whose duty servers are these; the first is home and everybody's."""
     clock = SystemClock()
@@ -94,8 +98,18 @@ async def site_before(
             kept=kept,
             max_list_bytes=max_list_bytes,
             page_bytes=page_bytes,
+            visibility=visibility,
         )
-        queue = QueuePages(ledger=ledger, own=own, servers=servers, comfy=HttpComfyServer(http, silence_s))
+        comfy = HttpComfyServer(http, silence_s)
+        order: dict[str, float] = {}
+        queue = QueuePages(
+            ledger=ledger,
+            own=own,
+            servers=servers,
+            comfy=comfy,
+            visibility=visibility,
+            order_of=lambda record: order.get(record.prompt_id, record.number),
+        )
         relay = Relay(routes=routes, ledger=ledger, keys=KEYS, clock=clock)
         stack.push_async_callback(relay.aclose)
         server = SiteServer(
@@ -112,4 +126,4 @@ async def site_before(
         )
         address = await server.start()
         stack.push_async_callback(server.aclose)
-        yield Site(http, address.url(""), routes, ledger, files, pool, meters)
+        yield Site(http, address.url(""), routes, ledger, files, pool, meters, order)

@@ -6,6 +6,7 @@ import pytest
 
 from comfy_gateway.core.prompts import Outcome, PromptRecord
 from comfy_gateway.core.users import UserId
+from comfy_gateway.core.visibility import Isolation, Visibility
 from tests.conditions import wait_for
 from tests.site.site_stand import ALICE
 from tests.site.two_servers import BOB, SECRET, Server, TwoServers, picture, sleep, two_servers
@@ -92,6 +93,60 @@ async def test_a_queue_is_refused_when_no_server_answers() -> None:
         two.duty.sim.mood.dead = two.pod.sim.mood.mute = True
         assert (await two.get("/queue", status=504))["error"]["type"] == "upstream_timeout"
         two.pod.sim.mood.mute = False
+
+
+FULL = Visibility(Isolation.FULL)
+
+
+async def test_where_others_are_hidden_places_and_counts_follow_the_order_in_which_all_run() -> None:
+    """Alice has queued two before bob came, and after what runs it is his turn."""
+    async with two_servers(visibility=FULL) as two:
+        two.leave_pod()
+        runs = await two.duty.submit(sleep(), number=0.5)
+        await two.duty.runs(runs)
+        hers = [await two.duty.submit(number=number) for number in (2.25, 3.25)]
+        his = await two.duty.submit(user=BOB, number=1.75)
+        two.site.order.update({runs: 0.5, hers[0]: 2.25, hers[1]: 3.25, his: 1.75})
+        told = await two.get("/queue", user=BOB)
+        queue = [*told["queue_running"], *told["queue_pending"]]
+        assert [item[0] for item in queue] == [3, 4, 5, 6]
+        assert queue[1][1] == his
+        assert [item[2:] for item in (queue[0], *queue[2:])] == [[{}, {}, []]] * 3
+        told = await two.get("/queue")
+        assert [item[0] for item in told["queue_running"] + told["queue_pending"]] == [1, 1.5, 2, 3]
+        counts = [
+            await two.get("/prompt", user=user) for user in (BOB, ALICE, UserId.from_key("named:carol"))
+        ]
+        assert [count["exec_info"]["queue_remaining"] for count in counts] == [2, 4, 0]
+
+
+async def test_what_waits_on_ones_own_pod_is_counted_by_the_pod_itself() -> None:
+    async with two_servers(visibility=FULL) as two:
+        for _ in range(2):
+            await two.pod.submit(sleep(), is_known=False)
+        assert await two.get("/prompt") == {"exec_info": {"queue_remaining": 2}}
+        two.pod.sim.mood.dead = True
+        assert (await two.get("/prompt", status=502))["error"]["type"] == "upstream_unreachable"
+
+
+@pytest.mark.parametrize("isolation", [Isolation.ACTIONS, Isolation.FULL])
+async def test_a_prompt_whose_answer_is_still_to_come_has_its_own_number_everywhere(
+    isolation: Isolation,
+) -> None:
+    async with two_servers(visibility=Visibility(isolation)) as two:
+        two.leave_pod()
+        record = PromptRecord("p1", ALICE.key, "tab", two.duty.backend.id, number=41)
+        two.site.ledger.reserve(record)
+        url = two.duty.backend.upstream.url("/prompt")
+        body = {"prompt": picture(), "client_id": "x", "prompt_id": "p1", "number": 7.25}
+        async with two.site.http.post(url, json=body) as response:
+            assert response.status == 200
+        await wait_for(two.duty.history_ids, "the prompt's end")
+        told = (await two.history())["p1"]["prompt"]
+        assert (told[0], told[3]["client_id"]) == (41, "tab")
+        one = await two.history("/p1", user=BOB)
+        assert one == {} if isolation is Isolation.FULL else one["p1"]["prompt"][0] == 41
+        assert two.site.ledger.next_number() == 1, "the server's number is not counted on from"
 
 
 # -- taking out

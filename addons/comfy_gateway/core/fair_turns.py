@@ -99,6 +99,11 @@ class FairTurns:
             tag = one.tag = max(one.tag, tag + turn_s)
         return number
 
+    def number_of(self, prompt_id: str) -> float | None:
+        """The number by which the server orders it; None for one that is not there."""
+        turn = self._waiting.get(prompt_id) or self._running.get(prompt_id)
+        return None if turn is None else turn.number
+
     def is_alone(self, prompt_id: str) -> bool:
         """Whether nothing else of ours is there, so that the server may number it itself."""
         return len(self) == 1 and prompt_id in self

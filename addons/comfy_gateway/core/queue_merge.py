@@ -5,7 +5,7 @@ The shape is ``{"queue_running": [item…], "queue_pending": [item…]}`` with i
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -60,11 +60,48 @@ def merge(queues: Iterable[Queue]) -> Queue:
     return Queue(list(running.values()), sorted(waiting, key=lambda item: item_number(item) or 0))
 
 
-def remaining_for(user_key: str | None, unfinished: Iterable[PromptRecord]) -> int:
+type OrderOf = Callable[[PromptRecord], float]
+"""What the server of an unfinished prompt orders it by: less runs earlier."""
+
+
+def by_number(record: PromptRecord) -> float:
+    """The order that clients asked for, where the servers keep that."""
+    return record.number
+
+
+def remaining_for(
+    user_key: str | None, unfinished: Iterable[PromptRecord], order_of: OrderOf = by_number
+) -> int:
     """How many of a server's prompts a user waits for: their own, and those ahead of their last."""
-    ordered = sorted(unfinished, key=lambda one: (one.outcome is not Outcome.RUNNING, one.number))
+    ordered = sorted(unfinished, key=lambda one: (one.outcome is not Outcome.RUNNING, order_of(one)))
     own = [place for place, record in enumerate(ordered, 1) if record.user_key == user_key]
     return own[-1] if own else 0
+
+
+def places(numbers: Sequence[float | None]) -> list[float]:
+    """The numbers of one's own prompts in the order in which all will run, with numbers between them for those of
+    others, which are None.
+    """
+    told: list[float] = []
+    low: float | None = None
+    waiting = 0
+    for number in numbers:
+        if number is None:
+            waiting += 1
+            continue
+        told += _between(low, number, waiting)
+        told.append(number)
+        low, waiting = number, 0
+    return told + _between(low, None, waiting)
+
+
+def _between(low: float | None, high: float | None, count: int) -> list[float]:
+    """So many numbers in their order, between these two or at the side of one."""
+    if low is not None and high is not None:
+        return [low + (high - low) * step / (count + 1) for step in range(1, count + 1)]
+    if high is not None:
+        return [high - step for step in range(count, 0, -1)]
+    return [(low or 0.0) + step for step in range(1, count + 1)]
 
 
 def anonymous_item(number: float, veiled: str) -> list[Any]:

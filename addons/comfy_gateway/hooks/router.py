@@ -212,6 +212,8 @@ def _path_on_site(
             found = f"{merged}/history/{raw[-1]}"
         case RequestClass.HOME, _, ["", "userdata" | "v2" | "settings" | "users", *_] if gateway.has_homes:
             found = _path_of_home(route_of(path).split("/")[1:], raw)
+        case RequestClass.COMPUTE, "GET" | "HEAD", ["", "prompt"] if gateway.visibility.hides_others:
+            found = f"{merged}/prompt"
         case RequestClass.QUEUE, "GET" | "HEAD" | "POST", ["", "queue"]:
             found = f"{merged}/queue"
         case RequestClass.QUEUE, "POST", ["", "interrupt"]:

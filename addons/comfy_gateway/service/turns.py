@@ -113,6 +113,12 @@ class Turns:
             return None
         return self._numbers.get(prompt_id)
 
+    def order_of(self, record: PromptRecord) -> float:
+        """What the server of an unfinished prompt orders it by, as far as is known."""
+        server = self._where.get(record.prompt_id) if self._is_fair else None
+        number = None if server is None else self._servers[server].number_of(record.prompt_id)
+        return record.number if number is None else number
+
     def answered(self, prompt_id: str, number: object) -> None:
         """The server has accepted it under this number."""
         own = self._numbers.pop(prompt_id, None)

@@ -123,8 +123,9 @@ class Jobs:
         for one in said:
             job = _read_job(one)
             if job is not None:
-                number = None if record is None else record.number
-                sid = None if record is None else asker.sid_of(record)
+                known = record or self._ledger.reserved(prompt_id)
+                number = None if known is None else known.number
+                sid = None if known is None else asker.sid_of(known)
                 shown = shown_job(job, alias=one.backend.alias, number=number, sid=sid)
                 return told(shown, source=one.backend.source)
         found = None

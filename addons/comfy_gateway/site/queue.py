@@ -16,7 +16,7 @@ from comfy_gateway.core import history, loose_json, queue_merge, site_contract
 from comfy_gateway.core.errors import BackendUnavailable, StoreUnavailable
 from comfy_gateway.core.ports import ComfyServer
 from comfy_gateway.core.prompts import Outcome, PromptRecord
-from comfy_gateway.core.queue_merge import Queue
+from comfy_gateway.core.queue_merge import OrderOf, Queue, by_number
 from comfy_gateway.core.upstream import Backend, Source
 from comfy_gateway.core.visibility import OPEN, UNCLAIMED, Owner, Visibility, is_own
 from comfy_gateway.service.ledger import Ledger
@@ -39,7 +39,9 @@ class QueuePages:
         servers: Servers,
         comfy: ComfyServer,
         visibility: Visibility = OPEN,
+        order_of: OrderOf = by_number,
     ) -> None:
+        self._order_of = order_of
         self._ledger = ledger
         self._own = own
         self._servers = servers
@@ -53,6 +55,7 @@ class QueuePages:
             web.get(site_contract.COMFY_PATH + "/queue", self.get),
             web.post(site_contract.COMFY_PATH + "/queue", self.post),
             web.post(site_contract.COMFY_PATH + "/interrupt", self.interrupt),
+            web.get(site_contract.COMFY_PATH + "/prompt", self.count),
         ]
 
     async def get(self, request: web.Request) -> web.StreamResponse:
@@ -74,6 +77,21 @@ class QueuePages:
         return told_bytes(
             await off_the_loop(size_bytes, lambda: written(queue_merge.merge(parts).document()))
         )
+
+    async def count(self, request: web.Request) -> web.StreamResponse:
+        """``/prompt``: how much waits where the next prompt goes; of a server where others are hidden the asker's own,
+        and what is ahead of it.
+        """
+        asker = Asker.of(request)
+        said = await self._servers.ask(self._own.current(asker.user), "/prompt")
+        document = _document(said.body if said.is_ok else None)
+        if not isinstance(info := document.get("exec_info"), dict):
+            return answer(refusal_of([said]))
+        if said.backend.source is Source.DUTY and self._visibility.hides_others:
+            unfinished = self._ledger.unfinished(backend_id=said.backend.id)
+            remaining = queue_merge.remaining_for(asker.key, unfinished, self._order_of)
+            document = {**document, "exec_info": {**info, "queue_remaining": remaining}}
+        return told_bytes(written(document), source=said.backend.source)
 
     async def known_of(self, asker: Asker, backend: Backend) -> Queue:
         """What the gateway knows to run and wait on a server that does not answer."""
@@ -111,9 +129,28 @@ class QueuePages:
             return {}
 
     def _shown(self, asker: Asker, backend: Backend, queue: Queue) -> Queue:
+        if backend.source is Source.DUTY and self._visibility.hides_others:
+            return self._between_places(asker, backend, queue)
         return Queue(
             self._shown_items(asker, backend, queue.running), self._shown_items(asker, backend, queue.pending)
         )
+
+    def _between_places(self, asker: Asker, backend: Backend, queue: Queue) -> Queue:
+        """The asker's own among places of others. Each place has a number that says where it is, and nothing else."""
+        running = queue.running
+        pending = sorted(queue.pending, key=lambda item: history.item_number(item) or 0)
+        every = [*running, *pending]
+        shown = [next(iter(self._shown_items(asker, backend, [item])), None) for item in every]
+        own = {item[1] for item in every if is_own(asker.key, self._ledger.owner(item[1]))}
+        numbers = queue_merge.places(
+            [item[0] if item is not None and item[1] in own else None for item in shown]
+        )
+        told = [
+            None if item is None else [history.plain_number(number), *item[1:]]
+            for item, number in zip(shown, numbers, strict=True)
+        ]
+        split = len(running)
+        return Queue(*([one for one in part if one is not None] for part in (told[:split], told[split:])))
 
     def _shown_items(self, asker: Asker, backend: Backend, items: Iterable[list[Any]]) -> list[list[Any]]:
         shown = []

@@ -140,7 +140,8 @@ class Results:
         """Those entries that the asker may see and has not taken out; what they say for the first time is learned."""
         lines = []
         for ended in page:
-            record = self._ledger.find(ended.prompt_id)
+            # One on its way has its number already, and the server's own is nobody's business.
+            record = self._ledger.find(ended.prompt_id) or self._ledger.reserved(ended.prompt_id)
             owner = _owner_of(asker, record, backend)
             is_listed = self._visibility.is_listed(asker.key, owner, backend.source)
             if record is None and is_listed:  # sent past the gateway
@@ -226,9 +227,11 @@ class Results:
         return (None if kept is None else Found(kept, Source.GATEWAY)), said
 
     def _found(self, asker: Asker, backend: Backend, ended: Ended, record: PromptRecord | None) -> Found:
+        known = record or self._ledger.reserved(ended.prompt_id)
         number = sid = None
+        if known is not None:
+            number, sid = known.number, asker.sid_of(known)
         if record is not None:
-            number, sid = record.number, asker.sid_of(record)
             self._files.seen(record.user_key, backend, ended.entry.get("outputs"))
         shown = history.shown_entry(ended.entry, alias=backend.alias, number=number, sid=sid)
         return Found(shown, backend.source)

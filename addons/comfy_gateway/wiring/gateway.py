@@ -76,7 +76,7 @@ class Gateway:
         site = await open_site(
             base,
             [
-                *await pages_of(base, servers, prompts, kept, vault, flow.relay, pods.signals.nudge),
+                *await pages_of(base, servers, prompts, kept, vault, flow, pods.signals.nudge),
                 *inputs.pages,
                 *entrance.pages,
                 *await home_pages(base, servers),

@@ -14,7 +14,6 @@ from comfy_gateway.site.jobs import Jobs
 from comfy_gateway.site.pictures import Pictures
 from comfy_gateway.site.pod_view import PodView
 from comfy_gateway.site.queue import QueuePages
-from comfy_gateway.site.relay import Relay
 from comfy_gateway.site.results import Results
 from comfy_gateway.site.server import SiteServer
 from comfy_gateway.site.servers import Servers
@@ -24,6 +23,7 @@ from comfy_gateway.site.vault_view import VaultView
 from comfy_gateway.wiring.base import Base
 from comfy_gateway.wiring.kept import KeptParts
 from comfy_gateway.wiring.ledger import LedgerParts
+from comfy_gateway.wiring.prompts import PromptParts
 from comfy_gateway.wiring.servers import ServerParts
 
 
@@ -41,7 +41,7 @@ async def pages_of(
     prompts: LedgerParts,
     kept: KeptParts,
     vault: Vault,
-    relay: Relay,
+    flow: PromptParts,
     nudge: Callable[[UserId], None],
 ) -> list[Part]:
     """Sockets, results, files and status. ``nudge(user)`` has the user's pod looked at soon."""
@@ -58,7 +58,14 @@ async def pages_of(
     own, asked = UserServers(servers.routes, ledger), Servers(base.http)
     entries = KeptEntries(ledger, vault)
     results = Results(ledger=ledger, own=own, servers=asked, files=files, kept=entries, visibility=visibility)
-    queue = QueuePages(ledger=ledger, own=own, servers=asked, comfy=servers.comfy, visibility=visibility)
+    queue = QueuePages(
+        ledger=ledger,
+        own=own,
+        servers=asked,
+        comfy=servers.comfy,
+        visibility=visibility,
+        order_of=flow.turns.order_of,
+    )
     jobs = Jobs(
         ledger=ledger,
         own=own,
@@ -69,7 +76,7 @@ async def pages_of(
         visibility=visibility,
     )
     return [
-        Socket(relay, files),
+        Socket(flow.relay, files),
         results,
         queue,
         jobs,

@@ -29,6 +29,7 @@ class PromptParts:
     settling: Settling
     doubts: Doubts
     witness: SocketWitness
+    turns: Turns
 
 
 def build_prompts(
@@ -83,6 +84,7 @@ def build_prompts(
         rescuer=rescue,
         visibility=base.settings.access.visibility,
         spaces=base.spaces,
+        order_of=turns.order_of,
         nudge=pods.signals.nudge,
     )
     base.stack.push_async_callback(relay.aclose)
@@ -109,7 +111,7 @@ def build_prompts(
         clock=clock,
         overdue_s=limits.upstream_timeout_s + OVERDUE_MARGIN_S,
     )
-    return PromptParts(relay, submission, settling, doubts, witness)
+    return PromptParts(relay, submission, settling, doubts, witness, turns)
 
 
 def run_prompts(base: Base, servers: ServerParts, parts: PromptParts) -> None:

@@ -393,7 +393,9 @@ class Channel:
         if not is_shared or link.queue_remaining is None:
             return link.queue_remaining
         unfinished = self._around.ledger.unfinished(backend_id=link.backend.id)
-        return remaining_for(self._user.key if self._user is not None else None, unfinished)
+        return remaining_for(
+            self._user.key if self._user is not None else None, unfinished, self._around.order_of
+        )
 
     def _introduce(self, frame: Frame) -> None:
         """Sent now to the servers that had none, and first of all to every later one."""

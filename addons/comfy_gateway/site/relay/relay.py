@@ -15,6 +15,7 @@ from comfy_gateway.core.input_spaces import EVERYBODYS, InputSpaces
 from comfy_gateway.core.keys import Keys
 from comfy_gateway.core.ports import Clock
 from comfy_gateway.core.prompts import PromptRecord
+from comfy_gateway.core.queue_merge import OrderOf, by_number
 from comfy_gateway.core.refusals import UPSTREAM_LATE, UPSTREAM_UNREACHABLE, Refusal
 from comfy_gateway.core.upstream import Backend
 from comfy_gateway.core.users import UserId
@@ -56,6 +57,7 @@ class Relay:
         rescuer: Rescuer | None = None,
         visibility: Visibility = OPEN,
         spaces: InputSpaces = EVERYBODYS,
+        order_of: OrderOf = by_number,
         nudge: Callable[[UserId], None] = lambda _user: None,
     ) -> None:
         """Without ``rescuer`` a forgotten prompt is lost, without ``files`` nobody notes who made which.
@@ -71,6 +73,7 @@ class Relay:
         self._rescuer: Rescuer = rescuer or NoRescue(ledger)
         self._visibility = visibility
         self._spaces = spaces
+        self._order_of = order_of
         self._nudge = nudge
         self._tasks = Tasks("relay")
         self._channels: dict[ChannelKey, Channel] = {}
@@ -227,6 +230,7 @@ class Relay:
                 server=HttpComfyServer(http, self._limits.look_up_timeout_s),
                 visibility=self._visibility,
                 spaces=self._spaces,
+                order_of=self._order_of,
                 nudge=self._nudge,
             )
         return self._around

@@ -8,6 +8,7 @@ import aiohttp
 from comfy_gateway.core.input_spaces import InputSpaces
 from comfy_gateway.core.keys import Keys
 from comfy_gateway.core.ports import Clock, ComfyServer
+from comfy_gateway.core.queue_merge import OrderOf
 from comfy_gateway.core.users import UserId
 from comfy_gateway.core.visibility import Visibility
 from comfy_gateway.service.ledger import Ledger
@@ -34,5 +35,6 @@ class Surroundings:
     http: aiohttp.ClientSession
     visibility: Visibility
     spaces: InputSpaces
+    order_of: OrderOf
     nudge: Callable[[UserId], None]
     """Has the user's pod looked at soon."""
