@@ -13,6 +13,7 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -26,7 +27,7 @@ from tests.e2e.conftest import StartGateway
 from tests.e2e.example_script import example_for, run_script
 from tests.e2e.front_end import SLOW_MS, FrontEnd, empty_to_save, load_to_save
 from tests.e2e.gateway_process import GatewayProcess
-from tests.e2e.world import Duty, eventually
+from tests.e2e.world import Duty, Person, eventually
 from tests.programs import require_program
 
 pytestmark = [pytest.mark.comfyui, pytest.mark.timeout(240)]
@@ -389,3 +390,44 @@ async def test_where_an_id_is_required_the_websocket_example_is_refused_when_it_
     # Its socket and its prompt carry a client_id, its question for the result does not.
     assert "in get_history" in errors
     assert "HTTP Error 400" in errors
+
+
+async def test_a_picture_holds_graph_and_workflow_and_no_key_of_extra_data(
+    comfyui: str, start_gateway: StartGateway, http: aiohttp.ClientSession
+) -> None:
+    """Pictures of pods are kept as they are: ``docs/vault.md`` says what that means for keys."""
+    keys = {
+        "api_key_comfy_org": "key-of-alice",
+        "auth_token_comfy_org": "token-of-alice",
+        "my_api_key": "own-key",
+    }
+    colour = a_colour()
+    nodes = {
+        "1": {
+            "class_type": "EmptyImage",
+            "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": colour},
+        },
+        "9": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": PREFIX}},
+    }
+    body = {"prompt": nodes, "extra_data": {**keys, "extra_pnginfo": {"workflow": {"version": 0.4}}}}
+    async with start_gateway(DUTY_POD_URL=comfyui) as gateway:
+        alice = Person(http, gateway.url)
+        async with http.post(f"{gateway.url}/prompt", json=body, headers=alice.headers) as accepted:
+            prompt_id = (await accepted.json())["prompt_id"]
+        entry: dict[str, Any] = {}
+
+        async def is_done() -> bool:
+            entry.update(await (await alice.get(f"/history/{prompt_id}")).json())
+            return prompt_id in entry
+
+        await eventually(is_done, "the picture")
+        [file] = entry[prompt_id]["outputs"]["9"]["images"]
+        async with http.get(f"{gateway.url}/view", params=file, headers=alice.headers) as view:
+            picture = await view.read()
+    with Image.open(io.BytesIO(picture)) as image:
+        written = dict(image.info)
+    assert json.loads(written["prompt"])["1"]["inputs"]["color"] == colour
+    assert json.loads(written["workflow"]) == {"version": 0.4}
+    for key in keys.values():
+        assert key.encode() not in picture
+        assert key not in json.dumps(entry)
