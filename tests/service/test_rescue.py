@@ -1,5 +1,8 @@
 """Prompts that their server has lost."""
 
+import asyncio
+from dataclasses import dataclass, field
+
 import orjson
 import pytest
 
@@ -8,6 +11,7 @@ from comfy_gateway.core.prompts import Outcome, PromptRecord
 from comfy_gateway.core.refusals import Refusal
 from comfy_gateway.core.session import Event, State
 from comfy_gateway.core.socket_ids import upstream_sid
+from comfy_gateway.core.upstream import Backend
 from comfy_gateway.core.users import UserId
 from comfy_gateway.service.rescue import TRY_FOR_S
 from tests.fakes.clock import FakeClock
@@ -53,6 +57,36 @@ async def test_what_a_dead_pod_had_runs_again_on_duty_under_its_id_and_its_owner
     moved = record(world, "p1")
     assert (moved.backend_id, moved.outcome, moved.replays) == ("duty-0", Outcome.ACCEPTED, 1)
     assert record(world, "p2").replays == 0
+
+
+@dataclass
+class SlowRelay:
+    """A relay whose socket is a while in opening."""
+
+    is_open: asyncio.Event = field(default_factory=asyncio.Event)
+    asked: list[tuple[UserId | None, str, str | None]] = field(default_factory=list)
+
+    async def is_listening(
+        self, user: UserId | None, sid: str, *, timeout_s: float, backend: Backend | None = None
+    ) -> bool:
+        self.asked.append((user, sid, backend.id if backend else None))
+        await self.is_open.wait()
+        return True
+
+
+async def test_a_replay_waits_for_the_socket_that_hears_its_first_events(world: World) -> None:
+    pod = await world.ready()
+    relay = SlowRelay()
+    world.rescue.wait_for(relay)
+    await sent(world, "p1", backend_id=pod.name)
+    world.sessions.apply(ALICE, Event.VANISHED, "test")
+    await world.clock.advance(1)
+    assert relay.asked == [(ALICE, "tab", "duty-0")]
+    assert record(world, "p1").backend_id == "duty-0", "so that the relay opens one"
+    assert world.comfy.posted == []
+    relay.is_open.set()
+    await world.clock.advance(1)
+    assert len(world.comfy.posted) == 1
 
 
 async def test_what_a_pod_still_has_when_it_is_given_up_runs_again(world: World) -> None:

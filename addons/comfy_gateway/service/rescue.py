@@ -37,6 +37,7 @@ MOST_BROKEN_REPLAYS: Final = 5
 TRY_FOR_S: Final = 900.0
 """How long the server that is to run a prompt again is waited for."""
 FIRST_PAUSE_S: Final = 1.0
+SOCKET_WAIT_S: Final = 5.0
 MOST_PAUSE_S: Final = 15.0
 
 
@@ -63,6 +64,16 @@ class Inputs(Protocol):
         self, user: UserId | None, document: dict[str, Any], backend: Backend
     ) -> Mapping[str, Any]:
         """The prompt as that server must be told it. Raises PromptRefused."""
+        ...
+
+
+class Relay(Protocol):
+    """Has the sockets of clients."""
+
+    async def is_listening(
+        self, user: UserId | None, sid: str, *, timeout_s: float, backend: Backend | None = None
+    ) -> bool:
+        """Wait until events of a prompt sent now to that backend would be heard."""
         ...
 
 
@@ -95,9 +106,14 @@ class Rescue:
         self._tasks = tasks
         self._turns = turns or Turns(ledger=ledger, comfy=comfy, is_fair=False)
         self._try_for_s = try_for_s
+        self._relay: Relay | None = None
         self._under_way: set[str] = set()
         self._ran_again: set[str] = set()
         """Unfinished prompts whose replay a server has taken since our start."""
+
+    def wait_for(self, relay: Relay) -> None:
+        """Have replays wait until they would be heard. The relay in its turn tells what servers have forgotten."""
+        self._relay = relay
 
     def session_moved(self, before: Session, after: Session, _event: Event) -> None:
         """A watcher of sessions: what has not ended when a pod is given up will not end there."""
@@ -226,6 +242,9 @@ class Rescue:
         addressed = replace(body, document=dict(document)).addressed(record.prompt_id, sid)
         if self._turns.has_number(record.prompt_id):
             addressed = addressed.numbered(self._turns.number(record.prompt_id))
+        if self._relay is not None and record.sid:
+            # As for any prompt: what comes before its socket there is open is lost but for its ending.
+            await self._relay.is_listening(user, record.sid, timeout_s=SOCKET_WAIT_S, backend=target)
         answer = await self._comfy.post_prompt(target, addressed.write())
         if answer.prompt_id == record.prompt_id:
             self._turns.answered(record.prompt_id, answer.document.get("number"))

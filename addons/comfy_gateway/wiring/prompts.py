@@ -87,6 +87,7 @@ def build_prompts(
         order_of=turns.order_of,
         nudge=pods.signals.nudge,
     )
+    rescue.wait_for(relay)
     base.stack.push_async_callback(relay.aclose)
     base.meters.watch_values("comfy_gateway_relay", "The relay's", relay.stats)
     submission = Submission(
