@@ -275,6 +275,24 @@ class TestPods:
         assert not await store.knows_pod("comfy-gw-other-a")
 
 
+class TestStrays:
+    async def test_the_first_sight_stays_also_for_the_next_life(self, database: Database) -> None:
+        async with opened(database) as store:
+            assert await store.first_sight("pod1", at=NOW) == NOW
+            assert await store.first_sight("pod1", at=NOW + timedelta(hours=1)) == NOW
+        async with opened(database) as store:
+            assert await store.first_sight("pod1", at=NOW + timedelta(hours=2)) == NOW
+
+    async def test_all_but_some_are_forgotten(self, store: SessionStore) -> None:
+        later = NOW + timedelta(hours=1)
+        for pod_id in ("pod1", "pod2", "pod3"):
+            await store.first_sight(pod_id, at=NOW)
+        await store.forget_sights(but={"pod2"})
+        assert [await store.first_sight(pod_id, at=later) for pod_id in ("pod1", "pod2")] == [later, NOW]
+        await store.forget_sights(but=())
+        assert await store.first_sight("pod2", at=later) == later
+
+
 def moment(stored: Any) -> datetime:
     """A time as plain SQL gives it back: text from SQLite."""
     time = datetime.fromisoformat(stored) if isinstance(stored, str) else stored

@@ -1,7 +1,7 @@
 """A store in memory that survives the restart of a gateway, with an outage switch."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -29,6 +29,7 @@ class FakeStore:
         self._clock = clock
         self.rows: dict[UserId, Session] = {}
         self.pods: dict[str, PodRow] = {}
+        self.strays: dict[str, datetime] = {}
         self.is_down = False
         self.call_s = 0.0
         """How long each call takes."""
@@ -70,6 +71,16 @@ class FakeStore:
         """Whether a session with that pod was ever saved."""
         await self._answer()
         return pod_name in self.pods
+
+    async def first_sight(self, pod_id: str, *, at: datetime) -> datetime:
+        """The first word stays."""
+        await self._answer()
+        return self.strays.setdefault(pod_id, at)
+
+    async def forget_sights(self, *, but: Collection[str]) -> None:
+        """Keeps these alone."""
+        await self._answer()
+        self.strays = {pod_id: at for pod_id, at in self.strays.items() if pod_id in but}
 
     async def aclose(self) -> None:
         """Remembers it."""

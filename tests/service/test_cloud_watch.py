@@ -7,7 +7,7 @@ import pytest
 from comfy_gateway.core.session import Event, State
 from tests.fakes.cloud import Create, FakeCloud
 from tests.fakes.store import PodRow
-from tests.service.world import ALICE, BOB, World
+from tests.service.world import ALICE, BOB, RULES, World
 
 UNKNOWN = "comfy-gw-zoe12345678-a77"
 LOOK_ALIKES = [
@@ -189,7 +189,7 @@ async def test_a_stray_that_goes_by_itself_is_forgotten(world: World) -> None:
     await world.watch.tick()
     world.cloud.vanish(stray.id)
     await world.watch.tick()
-    assert not world.watch._stray_since_s
+    assert not world.strays._since_s
     assert not world.cloud.terminations
 
 
@@ -229,14 +229,13 @@ async def test_a_pod_that_is_claimed_while_the_store_is_asked_is_no_stray(world:
     assert made.ended_s is None
 
 
-async def test_a_stray_is_judged_only_when_the_store_answers(world: World) -> None:
+async def test_a_store_that_is_down_gives_a_stray_its_grace_and_no_longer_life(world: World) -> None:
     stray = world.cloud.make(UNKNOWN)
     world.memory.is_down = True
-    world.tasks.start(world.watch.run(), name="watch")
-    await world.clock.advance(3000)
+    world.run_loops()
+    await world.clock.advance(RULES.idle.idle_s - RULES.reconcile_s)
     assert stray.ended_s is None
-    world.memory.is_down = False
-    await world.clock.advance(30)
+    await world.clock.advance(3 * RULES.reconcile_s)
     assert stray.ended_s is not None
 
 

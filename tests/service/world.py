@@ -32,6 +32,7 @@ from comfy_gateway.service.rules import Rules
 from comfy_gateway.service.sessions import Sessions
 from comfy_gateway.service.settling import Settling
 from comfy_gateway.service.signals import Signals
+from comfy_gateway.service.strays import Strays
 from comfy_gateway.service.tasks import Tasks
 from comfy_gateway.service.turns import Turns
 from tests.fakes.clock import FakeClock
@@ -151,17 +152,22 @@ class World:
             begin=self.life.begin,
             max_users=self._max_users,
         )
-        self.watch = CloudWatch(
-            cloud=self.cloud,
+        self.strays = Strays(
             sessions=self.sessions,
-            signals=self.signals,
             names=self.names,
             endings=self.endings,
             store=self.store,
             clock=self.clock,
             tasks=self.tasks,
+            grace_s=self.rules.idle.idle_s,
+        )
+        self.watch = CloudWatch(
+            cloud=self.cloud,
+            sessions=self.sessions,
+            signals=self.signals,
+            strays=self.strays,
+            clock=self.clock,
             interval_s=self.rules.reconcile_s,
-            stray_grace_s=self.rules.idle.idle_s,
         )
         self.rescue = Rescue(
             turns=Turns(ledger=self.ledger, comfy=self.comfy),

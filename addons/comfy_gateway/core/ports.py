@@ -121,6 +121,14 @@ class SessionStore(Protocol):
         """Whether a pod of that name was ever ordered by us."""
         ...
 
+    async def first_sight(self, pod_id: str, *, at: datetime) -> datetime:
+        """When this pod, which nobody claims, was first seen: ``at`` if it was not seen before, which is then kept."""
+        ...
+
+    async def forget_sights(self, *, but: Collection[str]) -> None:
+        """Forget the first sights of all pods but these ids."""
+        ...
+
     async def aclose(self) -> None:
         """Close the database."""
         ...

@@ -9,7 +9,8 @@ from comfy_gateway.core.ports import Clock, Cloud
 logger = logging.getLogger(__name__)
 
 FIRST_WAIT_S = 2.0
-MOST_WAIT_S = 60.0
+MOST_WAIT_S = 8.0
+"""Once the cloud tells the truth again, what had to end is gone within one tick of the reconciler."""
 TRIES_UNTIL_ALARM = 5
 
 

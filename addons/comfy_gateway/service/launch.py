@@ -67,20 +67,22 @@ class Launch:
             return
         self._unsent.add(attempt)
 
-    async def create(self, session: Session) -> None:
-        """CREATING: send the call if this process has not sent it yet, otherwise look for what it made."""
+    async def create(self, session: Session) -> str | None:
+        """CREATING: send the call if this process has not sent it yet, otherwise look for what it made.
+
+        Returns why no pod was made; None when the session has one.
+        """
         pod = session.pod
         assert pod is not None
         if pod.attempt not in self._unsent:
-            await self._look_up(session.user, pod, "the answer to the order was not heard")
-            return
+            return await self._look_up(session.user, pod, "the answer to the order was not heard")
         self._unsent.discard(pod.attempt)
         try:
-            await self._try_candidates(session.user, pod)
+            return await self._try_candidates(session.user, pod)
         finally:
             self._reserved_usd.pop(session.user, None)
 
-    async def _try_candidates(self, user: UserId, pod: Pod) -> None:
+    async def _try_candidates(self, user: UserId, pod: Pod) -> str | None:
         refusals: list[str] = []
         for candidate in self._rules.candidates:
             price_usd, why_not = await self._reserve(user, candidate)
@@ -91,11 +93,9 @@ class Launch:
                     # A GPU type that is mistyped must not hide the good ones behind it.
                     why_not = str(error)
                 except CloudUnauthorized as error:
-                    self._sessions.apply(user, Event.REFUSED, str(error))
-                    return
+                    return self._refuse(user, str(error))
                 except CloudUnavailable as error:
-                    await self._look_up(user, pod, str(error))
-                    return
+                    return await self._look_up(user, pod, str(error))
                 else:
                     bought = replace(
                         pod,
@@ -104,9 +104,13 @@ class Launch:
                         cost_per_hour_usd=price_usd,
                     )
                     self._sessions.apply(user, Event.CREATED, f"{candidate.gpu_type} rented", pod=bought)
-                    return
+                    return None
             refusals.append(f"{candidate.gpu_type}: {why_not}")
-        self._sessions.apply(user, Event.REFUSED, "; ".join(refusals) or "no GPU type is configured")
+        return self._refuse(user, "; ".join(refusals) or "no GPU type is configured")
+
+    def _refuse(self, user: UserId, cause: str) -> str:
+        self._sessions.apply(user, Event.REFUSED, cause)
+        return cause
 
     async def _reserve(self, user: UserId, candidate: Candidate) -> tuple[float | None, str | None]:
         """The price, and why the pod may not be bought at it. Between the sum and the reservation nothing awaits."""
@@ -141,7 +145,7 @@ class Launch:
         }
         return PodOrder(pod.name, candidate, env)
 
-    async def _look_up(self, user: UserId, pod: Pod, why: str) -> None:
+    async def _look_up(self, user: UserId, pod: Pod, why: str) -> str | None:
         """Find out by name what a create call of unknown outcome has made. A list that fails counts for nothing."""
         logger.warning(
             "RunPod session %s: outcome of ordering %s unknown (%s); looking it up",
@@ -171,5 +175,5 @@ class Launch:
                     cost_per_hour_usd=self._reserved_usd.get(user) if cost_usd is None else cost_usd,
                 )
                 self._sessions.apply(user, Event.CREATED, f"found by name after: {why}", pod=made)
-                return
-        self._sessions.apply(user, Event.REFUSED, f"{why}; no pod of that name has appeared")
+                return None
+        return self._refuse(user, f"{why}; no pod of that name has appeared")

@@ -24,6 +24,7 @@ from comfy_gateway.core.telemetry import Sample
 from comfy_gateway.core.upstream import Backend, Source
 from comfy_gateway.core.users import UserId
 from comfy_gateway.service.activity import Activity
+from comfy_gateway.service.ages import Ages
 from comfy_gateway.service.endings import Endings
 from comfy_gateway.service.launch import Launch
 from comfy_gateway.service.ledger import Ledger
@@ -108,6 +109,7 @@ class Life:
         self._rules = rules
         self._clock = clock
         self._tasks = tasks
+        self._ages = Ages(clock)
         self._failures: Counter[UserId] = Counter()
         self._driven: set[UserId] = set()
         self._unsaved: set[UserId] = set()
@@ -162,7 +164,12 @@ class Life:
         if session.state is State.REQUESTED:
             await self._launch.order(session)
         elif session.state is State.CREATING:
-            await self._launch.create(session)
+            refusal = await self._launch.create(session)
+            if refusal is not None:
+                assert session.pod is not None
+                self._causes[session.user] = f"no pod was made: {refusal}"
+                await self._record_end(session.user, session.pod)
+                self._causes.pop(session.user, None)
         elif session.state is State.COOLING:
             await self._cool(session)
         else:
@@ -209,6 +216,7 @@ class Life:
 
     async def _boot(self, session: Session, pod: Pod) -> None:
         watch = BootWatch(self._rules.boot)
+        self._ages.age_s(pod)  # from here on, whatever the clock is set to
         while not self._obey(session.user):
             health = await self._prober.probe(
                 self.backend(pod).upstream, token=self._keys.pod_token(pod.name)
@@ -232,7 +240,7 @@ class Life:
                         self._sessions.apply(session.user, Event.HEALTHY, "ComfyUI answers")
                     return
                 reason = "its front door does not say whether it asks for the token"
-            age_s = self._age_s(pod)
+            age_s = self._ages.age_s(pod)
             if age_s >= self._rules.startup_timeout_s / 2:
                 # The agent is up before ComfyUI where models are fetched first; its progress moves the deadline.
                 sample, _reason = await self._sample(pod)
@@ -251,9 +259,9 @@ class Life:
         watch = BootWatch(self._rules.boot)
         while not self._obey(session.user):
             sample, reason = await self._sample(pod)
-            watch.observe(sample, self._age_s(pod))
+            watch.observe(sample, self._ages.age_s(pod))
             if sample is not None and self._rules.waits_for_models and watch.is_syncing:
-                if (overdue := watch.overdue(self._age_s(pod))) is not None:
+                if (overdue := watch.overdue(self._ages.age_s(pod))) is not None:
                     self._move(session.user, Event.FAILED, f"{overdue}: models are still being fetched")
                     return
             elif sample is not None:
@@ -277,9 +285,6 @@ class Life:
         if not self._obey(session.user):
             self._sessions.apply(session.user, event, cause)
             self._failures.pop(session.user, None)
-
-    def _age_s(self, pod: Pod) -> float:
-        return (self._clock.now() - pod.ordered_at).total_seconds()
 
     async def _serve(self, session: Session, pod: Pod) -> None:
         window = IdleWindow(self._rules.idle)
@@ -403,6 +408,7 @@ class Life:
         self._causes.pop(session.user, None)
         self._signals.take(session.user)
         self._activity.forget(pod.name)
+        self._ages.forget(pod.name)
         self._sessions.apply(session.user, Event.ENDED, found)
 
     async def _record_end(self, user: UserId, pod: Pod) -> None:
@@ -429,7 +435,14 @@ class Life:
         self._sessions.apply(session.user, Event.COOLED, f"waited {wait_s:.0f} s")
 
     async def _check(self, session: Session, pod: Pod) -> None:
-        """After a restart: is the pod that the store remembers still of use?"""
+        """After a restart: is the pod that the store remembers still of use?
+
+        The cloud is asked first: its proxy may answer for a pod that has ended.
+        """
+        if (gone := await self._why_gone(pod)) is not None:
+            if not self._obey(session.user):
+                self._move(session.user, Event.VANISHED, gone)
+            return
         deadline_s = self._clock.monotonic() + self._rules.startup_timeout_s
         while not self._obey(session.user):
             health = await self._prober.probe(

@@ -16,6 +16,7 @@ from comfy_gateway.service.launch import Launch
 from comfy_gateway.service.life import Life
 from comfy_gateway.service.no_cloud import NoCloud
 from comfy_gateway.service.signals import Signals
+from comfy_gateway.service.strays import Strays
 from comfy_gateway.service.vault import Vault
 from comfy_gateway.wiring.base import Base
 from comfy_gateway.wiring.from_settings import AGENT_TIMEOUT_S
@@ -73,17 +74,22 @@ def build_pods(
         clock=clock,
         tasks=tasks,
     )
-    watch = CloudWatch(
-        cloud=cloud,
+    strays = Strays(
         sessions=sessions,
-        signals=signals,
         names=names,
         endings=endings,
         store=servers.store,
         clock=clock,
         tasks=tasks,
+        grace_s=rules.idle.idle_s,
+    )
+    watch = CloudWatch(
+        cloud=cloud,
+        sessions=sessions,
+        signals=signals,
+        strays=strays,
+        clock=clock,
         interval_s=rules.reconcile_s,
-        stray_grace_s=rules.idle.idle_s,
     )
     return PodParts(
         life=life,

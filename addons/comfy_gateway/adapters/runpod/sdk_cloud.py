@@ -16,9 +16,10 @@ from comfy_gateway.adapters.runpod.refusals import meaning_of
 from comfy_gateway.core.errors import CloudError, CloudRefused, CloudUnavailable
 from comfy_gateway.core.ports import Candidate, CloudPod, PodOrder
 
-LANE_WIDTH: Final = 8
-ENDING_LANE_WIDTH: Final = 4
-"""Terminations have threads of their own: calls that hang must not keep pods alive."""
+CREATING_LANE_WIDTH: Final = 8
+ASKING_LANE_WIDTH: Final = 8
+ENDING_LANE_WIDTH: Final = 16
+"""Creates take a minute and more, and any call may hang: neither may keep a pod alive that has to end."""
 PRICE_AGE_S: Final = 3600.0
 UNKNOWN_PRICE_AGE_S: Final = 60.0
 
@@ -47,7 +48,8 @@ class RunPodSdkCloud:
         self._defaults = order_defaults
         self._timeout_s = request_timeout_s
         self._monotonic = monotonic
-        self._lane = Lane("runpod", LANE_WIDTH)
+        self._creating_lane = Lane("runpod creating", CREATING_LANE_WIDTH)
+        self._asking_lane = Lane("runpod asking", ASKING_LANE_WIDTH)
         self._ending_lane = Lane("runpod ending", ENDING_LANE_WIDTH)
         self._prices: dict[tuple[str, str], _Price] = {}
         self._asking_prices = asyncio.Lock()
@@ -55,7 +57,7 @@ class RunPodSdkCloud:
 
     async def load_sdk(self) -> None:
         """Import the SDK now, so that the first call need not. Raises ImportError where it is missing."""
-        await asyncio.wrap_future(self._lane.submit(self._binding.sdk))
+        await asyncio.wrap_future(self._asking_lane.submit(self._binding.sdk))
 
     async def create_pod(self, order: PodOrder) -> str:
         """Rent a pod; returns its id. Two or three requests to RunPod, the last of them makes the pod.
@@ -71,7 +73,7 @@ class RunPodSdkCloud:
             raise CloudRefused(str(fault)) from None
         try:
             return await self._call(
-                self._lane,
+                self._creating_lane,
                 lambda sdk: new_pod_id(sdk.create_pod(name, env=env, **keywords)),
                 is_create=True,
                 secrets=order.env.values(),
@@ -81,7 +83,7 @@ class RunPodSdkCloud:
 
     async def list_pods(self) -> Sequence[CloudPod]:
         """All pods of the account, in one request."""
-        return await self._call(self._lane, lambda sdk: pods_of(sdk.get_pods()))
+        return await self._call(self._asking_lane, lambda sdk: pods_of(sdk.get_pods()))
 
     async def get_pod(self, pod_id: str) -> CloudPod | None:
         """One pod, or None when RunPod says that there is none. Raises CloudRefused for what is no id."""
@@ -91,7 +93,7 @@ class RunPodSdkCloud:
             answer = sdk.get_pod(known_id)
             return None if answer is None else pod_of(answer)
 
-        return await self._call(self._lane, ask)
+        return await self._call(self._asking_lane, ask)
 
     async def terminate_pod(self, pod_id: str) -> None:
         """Ask for the end of a pod. Raises CloudRefused for what is no id.
@@ -120,7 +122,8 @@ class RunPodSdkCloud:
 
     async def aclose(self) -> None:
         """Let go of the threads; calls in flight are not waited for."""
-        self._lane.close()
+        self._creating_lane.close()
+        self._asking_lane.close()
         self._ending_lane.close()
 
     async def _call[T](
@@ -158,7 +161,7 @@ class RunPodSdkCloud:
         known = self._prices.get((gpu_type, cloud_type))
         if known is not None and self._monotonic() < known.stale_at:
             return known.usd
-        usd = await self._call(self._lane, lambda sdk: _ask_price(sdk, gpu_type, cloud_type))
+        usd = await self._call(self._asking_lane, lambda sdk: _ask_price(sdk, gpu_type, cloud_type))
         age_s = UNKNOWN_PRICE_AGE_S if usd is None else PRICE_AGE_S
         self._prices[gpu_type, cloud_type] = _Price(usd, self._monotonic() + age_s)
         return usd

@@ -1,15 +1,15 @@
 """``core.ports.SessionStore`` over SQLAlchemy."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, func, or_, select, update
+from sqlalchemy import Row, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from comfy_gateway.adapters.sql.database import DEFAULT_TIMEOUT_S, Database, open_database
-from comfy_gateway.adapters.sql.tables import pods, sessions
+from comfy_gateway.adapters.sql.tables import pods, sessions, stray_pods
 from comfy_gateway.core.errors import StaleRecord
 from comfy_gateway.core.session import Pod, Session, State
 from comfy_gateway.core.users import UserId
@@ -71,6 +71,24 @@ class SqlSessionStore:
         async with self._database.transaction() as connection:
             found = await connection.scalar(select(pods.c.name).where(pods.c.name == pod_name))
         return found is not None
+
+    async def first_sight(self, pod_id: str, *, at: datetime) -> datetime:
+        """When this pod was first seen; the first word stays."""
+        insert = (
+            self._database.insert(stray_pods)
+            .values(pod_id=pod_id, first_seen_at=at)
+            .on_conflict_do_nothing(index_elements=[stray_pods.c.pod_id])
+        )
+        query = select(stray_pods.c.first_seen_at).where(stray_pods.c.pod_id == pod_id)
+        async with self._database.transaction() as connection:
+            await connection.execute(insert)
+            found: datetime = (await connection.execute(query)).scalar_one()
+        return found
+
+    async def forget_sights(self, *, but: Collection[str]) -> None:
+        """Keep these ids alone."""
+        async with self._database.transaction() as connection:
+            await connection.execute(delete(stray_pods).where(stray_pods.c.pod_id.not_in(but)))
 
     async def aclose(self) -> None:
         """Close the database, for all stores in it. Later calls raise StoreUnavailable."""

@@ -72,6 +72,14 @@ pods = Table(
     Column("cause", Text),
 )
 
+stray_pods = Table(
+    "stray_pods",
+    metadata,
+    Column("pod_id", Text, primary_key=True),
+    Column("first_seen_at", UtcDateTime, nullable=False),
+)
+"""Pods with our tag that nobody claims: how long they may live must not begin anew with each start."""
+
 sessions = Table(
     "sessions",
     metadata,
