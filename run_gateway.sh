@@ -36,13 +36,14 @@ usage: ./run_gateway.sh web [arguments for mitmweb]
 The gateway with mitmweb: every flow can be looked at in a browser. mitmweb prints its address (port 8081).
 TEXT
         demo) cat <<'TEXT' ;;
-usage: ./run_gateway.sh demo [--script] [--port PORT]
+usage: ./run_gateway.sh demo [--script] [--port PORT] [--api sdk|v2]
 
 The gateway with a simulated ComfyUI and a simulated RunPod. Nothing to configure, nothing is bought. It prints three
 lines to copy, which take a user through burst, move and reaping in under a minute, and tells what happens.
 
   --script   do the three steps by itself, then end: exit code 0 when they worked
   --port     where the gateway listens; PORT says it too, otherwise 8000
+  --api      how the simulated RunPod is spoken to: sdk, or v2 for its REST API
 TEXT
         doctor) cat <<'TEXT' ;;
 usage: ./run_gateway.sh doctor [--json]

@@ -311,6 +311,25 @@ async def test_a_runpod_that_does_not_answer_fails(world: World) -> None:
     assert failed(findings) == ["RunPod API key"]
 
 
+async def test_the_end_of_the_old_api_fails_and_names_the_setting_with_which_all_is_well(
+    world: World,
+) -> None:
+    world.cloud.retired = True
+    findings = await world.findings()
+    assert failed(findings) == ["RunPod API key"]
+    assert "set RUNPOD_API=v2" in about(findings, "RunPod API key").text
+    findings = await world.findings(RUNPOD_API="v2")
+    assert failed(findings) == []
+    assert "$0.69 an hour" in about(findings, f"GPU {GPU}").text
+
+
+async def test_what_v2_cannot_be_told_is_a_fault_of_settings(world: World) -> None:
+    extra = '{"min_vcpu_count": 8}'
+    assert failed(await world.findings(RUNPOD_EXTRA_PAYLOAD=extra)) == []
+    findings = await world.findings(RUNPOD_EXTRA_PAYLOAD=extra, RUNPOD_API="v2")
+    assert "min_vcpu_count" in about(findings, "settings").text
+
+
 async def test_a_gpu_type_that_runpod_does_not_know_fails(world: World) -> None:
     findings = await world.findings(RUNPOD_GPU_TYPE_ID=f"{GPU},NVIDIA RTX 9090")
     assert failed(findings) == ["GPU NVIDIA RTX 9090"]

@@ -293,7 +293,7 @@ WRONG = [
     ("AUTH_FAILURE_WINDOW_S", "0.5", "from 1 to 86400"),
     ("TLS_CERT", "a\0b", "a path"),
     ("PROVIDER", "local", "local is not available in this version"),
-    ("RUNPOD_API", "v2", "v2 is not available in this version"),
+    ("RUNPOD_API", "v1", "sdk or v2"),
     ("TRUSTED_PROXIES", "10.0.0.0/8,office", "IP addresses or networks"),
     ("ISOLATION", "some", "off or actions or full"),
     ("ISOLATION_OPERATOR_ROUTES", "free", "paths that begin with a slash"),

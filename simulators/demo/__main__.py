@@ -37,13 +37,19 @@ def parser() -> argparse.ArgumentParser:
         help="take alice through burst, move and reaping by itself, then end: "
         "exit code 0 when that worked within a minute",
     )
+    told.add_argument(
+        "--api",
+        choices=("sdk", "v2"),
+        default="sdk",
+        help="how the gateway speaks to the simulated RunPod (RUNPOD_API)",
+    )
     return told
 
 
 def main() -> int:
     """Exit code: 0 after Ctrl-C, SIGTERM or a script that worked; 1 when something failed, 2 for wrong options."""
     options = parser().parse_args()
-    return asyncio.run(perform(options.port, is_scripted=options.script))
+    return asyncio.run(perform(options.port, is_scripted=options.script, api=options.api))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ _RUNPOD_READY: Final = re.compile(r"^\{.*\}$")
 _GATEWAY_READY: Final = re.compile(r"The gateway is ready at (http://\S+)/")
 
 
-async def perform(port: int, *, is_scripted: bool) -> int:
+async def perform(port: int, *, is_scripted: bool, api: str = "sdk") -> int:
     """Start all, narrate until a signal or the script's end, and end all. Returns the exit code."""
     if fault := what_is_wrong_with(port):
         sys.stderr.write(f"{fault}\n")
@@ -47,7 +47,7 @@ async def perform(port: int, *, is_scripted: bool) -> int:
         loop.add_signal_handler(number, end_now)
     failures: list[Exception] = []
     with tempfile.TemporaryDirectory(prefix="comfy-gateway-demo-", ignore_cleanup_errors=True) as folder:
-        stage = Stage(Path(folder))
+        stage = Stage(Path(folder), api)
         try:
             failures += await stage.play(port, is_scripted=is_scripted)
         except asyncio.CancelledError:
@@ -81,10 +81,13 @@ def _another(port: int) -> int:
 
 
 class Stage:
-    """The children, and what the audience is told of them. ``folder`` is for the gateway's state."""
+    """The children, and what the audience is told of them. ``folder`` is for the gateway's state, ``api`` the one of
+    RunPod's that it speaks.
+    """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, api: str) -> None:
         self._folder = folder
+        self._api = api
         self._simulators: list[Child] = []
         self._gateway: Child | None = None
         self._ledger_url: str | None = None
@@ -137,7 +140,7 @@ class Stage:
         duty_url = (await duty.until(_DUTY_READY))[1]
         runpod: dict[str, str] = json.loads((await cloud.until(_RUNPOD_READY))[0])
         self._ledger_url = f"{runpod['RUNPOD_API_BASE']}/_sim/ledger"
-        return duty_url, runpod
+        return duty_url, runpod | {"RUNPOD_API": self._api}
 
     async def _start_gateway(self, port: int, duty_url: str, runpod: dict[str, str]) -> str:
         """Its address, without a slash at the end."""

@@ -23,8 +23,9 @@ from comfy_gateway.adapters.runpod import RunPodOrder, RunPodSdkCloud
 from comfy_gateway.adapters.runpod.binding import is_loopback
 from comfy_gateway.adapters.runpod.pasted import checked_env
 from comfy_gateway.adapters.runpod.refusals import scrubbed
-from comfy_gateway.core.errors import CloudRefused, CloudUnavailable
+from comfy_gateway.core.errors import CapacityRefused, CloudRefused, CloudUnavailable
 from comfy_gateway.core.ports import Candidate, PodOrder
+from simulators.runpod import Fault, RunPodSimulator, serve
 from tests.contract.loopback import answering, saying
 
 KEY = "rpa_TESTKEY0123456789abcdefghij"
@@ -487,3 +488,54 @@ async def test_the_import_does_not_stop_the_loop_and_a_hanging_call_does_not_sto
             output, _ = await process.communicate()
     assert process.returncode == 0
     assert int(output) > 3  # an import in the loop would leave it one turn
+
+
+# What only GraphQL does -------------------------------------------------------------------------------------
+
+
+async def test_an_empty_answer_to_a_create_is_a_capacity_refusal() -> None:
+    sim = RunPodSimulator(api_key=KEY)
+    sim.faults.add(Fault(operation="create", kind="null"))
+    async with serve(sim) as served, cloud_at(served.api_base) as cloud:
+        with pytest.raises(CapacityRefused):
+            await cloud.create_pod(PodOrder("comfy-gw-a-b", CANDIDATE, {}))
+
+
+async def test_the_end_of_the_old_api_is_said_with_the_setting_that_helps() -> None:
+    sim = RunPodSimulator(api_key=KEY)
+    now_s = 0.0
+    async with serve(sim) as served, cloud_at(served.api_base, monotonic=lambda: now_s) as cloud:
+        assert await cloud.list_pods() == []
+        sim.retired = True
+        for ask in (
+            cloud.list_pods,
+            lambda: cloud.get_pod("pod1"),
+            lambda: cloud.price_per_hour_usd(CANDIDATE),
+        ):
+            with pytest.raises(CloudUnavailable, match="set RUNPOD_API=v2"):
+                await ask()
+        assert sim.calls["retired"] == 4, "three calls, and one question why"
+        sim.retired = False
+        assert await cloud.list_pods() == []
+        now_s += 61
+        sim.faults.add(Fault(operation="list", kind="http_error"))
+        with pytest.raises(CloudUnavailable) as caught:
+            await cloud.list_pods()
+        assert "RUNPOD_API" not in str(caught.value)
+
+
+async def test_a_failure_is_no_end_of_the_api_where_nobody_answers_the_question() -> None:
+    """The server goes away between the answer and the question."""
+    asked = 0
+
+    async def answer(request: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        if asked > 1 and request.transport is not None:
+            request.transport.abort()
+        return web.json_response({"message": "oops"}, status=500)
+
+    async with answering(answer) as url, cloud_at(url) as cloud:
+        with pytest.raises(CloudUnavailable) as caught:
+            await cloud.list_pods()
+    assert (asked, "RUNPOD_API" in str(caught.value)) == (2, False)

@@ -1,9 +1,10 @@
-"""The whole life of a private pod: mitmdump as a process, the real SDK, a simulated RunPod."""
+"""The whole life of a private pod: mitmdump as a process, the real SDK or the REST API, a simulated RunPod."""
 
 import asyncio
 import signal
 
 import aiohttp
+import pytest
 
 from simulators.runpod import Fault, PodOrder
 from tests.e2e.cloud import GPU, Cloud
@@ -18,10 +19,14 @@ async def burst(person: Person, prompts: int = 5) -> None:
         assert answer.status == 200, await answer.text()
 
 
+@pytest.mark.parametrize("api", ["sdk", "v2"])
 async def test_a_burst_buys_one_pod_moves_the_user_there_and_idleness_ends_it(
-    duty: Duty, cloud: Cloud, start_gateway: StartGateway, http: aiohttp.ClientSession
+    duty: Duty, cloud: Cloud, start_gateway: StartGateway, http: aiohttp.ClientSession, api: str
 ) -> None:
-    settings = cloud.settings(duty, RUNPOD_TELEMETRY_IDLE_S="2", RUNPOD_TELEMETRY_POLL_S="0.3")
+    cloud.sim.retired = api == "v2"
+    settings = cloud.settings(
+        duty, RUNPOD_API=api, RUNPOD_TELEMETRY_IDLE_S="2", RUNPOD_TELEMETRY_POLL_S="0.3"
+    )
     async with start_gateway(**settings) as gateway:
         alice, bob = (Person(http, gateway.url, name=name) for name in ("alice", "bob"))
         await burst(alice, 4)

@@ -25,6 +25,8 @@ class Answer:
 
     status: int
     body: bytes
+    retry_after: str | None = None
+    """The header of that name, as it came."""
 
 
 async def bounded_get(
@@ -76,7 +78,7 @@ async def bounded_answer(
                 received += chunk
                 if len(received) > max_body_bytes:
                     raise TooMuch(f"answered more than {max_body_bytes} bytes")
-            return Answer(response.status, bytes(received))
+            return Answer(response.status, bytes(received), response.headers.get("Retry-After"))
     except TimeoutError:
         raise TooLate(f"gave no full answer within {silence_s or timeout_s:g} s") from None
     except aiohttp.ClientConnectorError:

@@ -17,7 +17,6 @@ from comfy_gateway.adapters.agent import HttpAgent
 from comfy_gateway.adapters.bounded_get import NoUsableAnswer, bounded_get
 from comfy_gateway.adapters.master_secret import load_or_create
 from comfy_gateway.adapters.prober import HttpProber
-from comfy_gateway.adapters.runpod import RunPodSdkCloud
 from comfy_gateway.adapters.sql import open_store
 from comfy_gateway.core.errors import AgentUnavailable, CloudError, GatewayError, StoreError
 from comfy_gateway.core.keys import Keys
@@ -29,7 +28,7 @@ from comfy_gateway.core.upstream import Upstream
 from comfy_gateway.doctor.findings import Finding, fail, ok, skip, warn
 from comfy_gateway.doctor.sign_in import look_at_sign_in
 from comfy_gateway.settings import Settings, SettingsError, load
-from comfy_gateway.wiring.from_settings import AGENT_TIMEOUT_S, duty_backends, order_of
+from comfy_gateway.wiring.from_settings import AGENT_TIMEOUT_S, cloud_of, duty_backends, order_of
 
 ASK_TIMEOUT_S: Final = 5.0
 MAX_STATS_BYTES: Final = 1024 * 1024
@@ -165,18 +164,13 @@ class _Examination:
 
     async def runpod(self) -> AsyncIterator[Finding]:
         """Key, pods, what is rented and at which price."""
-        runpod, pod = self._settings.runpod, self._settings.pod
-        if runpod.api_key is None:
+        pod = self._settings.pod
+        if self._settings.runpod.api_key is None:
             yield skip(
                 "RunPod", "RUNPOD_API_KEY is not set: no private pods, the duty servers answer everybody"
             )
             return
-        cloud = RunPodSdkCloud(
-            api_key=runpod.api_key.get_secret_value(),
-            api_base=runpod.api_base,
-            order_defaults=order_of(self._settings),
-            request_timeout_s=runpod.request_timeout_s,
-        )
+        cloud = cloud_of(self._settings, order_of(self._settings))
         self._opened.push_async_callback(cloud.aclose)
         try:
             self._pods = await cloud.list_pods()

@@ -234,11 +234,12 @@ class RunPod(Group):
     ] = "runpod"
     """Where private pods come from."""
     api: Annotated[
-        Literal["sdk"],
-        Var("RUNPOD_API", "sdk (v2 is not available in this version)"),
+        Literal["sdk", "v2"],
+        Var("RUNPOD_API", "sdk or v2"),
         BeforeValidator(parse.runpod_api),
     ] = "sdk"
-    """How RunPod is spoken to."""
+    """How RunPod is spoken to: sdk by its Python package (GraphQL, which RunPod is to end in early 2027), v2 by its
+    REST API."""
     api_key: Annotated[
         SecretStr | None,
         Var("RUNPOD_API_KEY", "printable ASCII without spaces", is_secret=True, is_ended_by_blank=True),

@@ -447,7 +447,7 @@ def provider(value: str) -> str:
 
 def runpod_api(value: str) -> str:
     """How RunPod is spoken to."""
-    return available(value, ("sdk",), ("v2",))
+    return available(value, ("sdk", "v2"), ())
 
 
 def isolation(value: str) -> str:

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from comfy_gateway.adapters.local_files import LocalFiles
 from comfy_gateway.adapters.remote_files import RemoteFiles
-from comfy_gateway.adapters.runpod import RunPodOrder
+from comfy_gateway.adapters.runpod import RunPodOrder, RunPodSdkCloud, RunPodV2Cloud
 from comfy_gateway.adapters.runpod.pasted import checked_env
+from comfy_gateway.adapters.runpod.v2_order import V2Order
 from comfy_gateway.adapters.vault_disk import BlockingFiles
 from comfy_gateway.core import duty_servers
 from comfy_gateway.core.admission import Caps
@@ -23,7 +24,7 @@ def order_of(settings: Settings) -> RunPodOrder:
     pod = settings.pod
     try:
         checked_env({name: value.get_secret_value() for name, value in pod.env.items()})
-        return RunPodOrder(
+        order = RunPodOrder(
             image_name=pod.image_name,
             template_id=pod.template_id,
             gpu_count=pod.gpu_count,
@@ -33,8 +34,24 @@ def order_of(settings: Settings) -> RunPodOrder:
             ports=f"{pod.proxy_port}/http,{settings.telemetry.port}/http",
             extra=dict(pod.extra_payload),
         )
+        if settings.runpod.api == "v2":
+            V2Order(order)
     except ValueError as fault:
         raise SettingsError([f"The pods cannot be ordered like this: {fault}"]) from None
+    return order
+
+
+def cloud_of(settings: Settings, order: RunPodOrder) -> RunPodSdkCloud | RunPodV2Cloud:
+    """The account, by the API that is set. Whoever asked closes it. Needs RUNPOD_API_KEY."""
+    runpod = settings.runpod
+    assert runpod.api_key is not None
+    speaks: type[RunPodSdkCloud | RunPodV2Cloud] = RunPodV2Cloud if runpod.api == "v2" else RunPodSdkCloud
+    return speaks(
+        api_key=runpod.api_key.get_secret_value(),
+        api_base=runpod.api_base,
+        order_defaults=order,
+        request_timeout_s=runpod.request_timeout_s,
+    )
 
 
 def vault_files(settings: Settings) -> BlockingFiles:

@@ -19,7 +19,7 @@ from comfy_gateway.service.signals import Signals
 from comfy_gateway.service.strays import Strays
 from comfy_gateway.service.vault import Vault
 from comfy_gateway.wiring.base import Base
-from comfy_gateway.wiring.from_settings import AGENT_TIMEOUT_S
+from comfy_gateway.wiring.from_settings import AGENT_TIMEOUT_S, cloud_of
 from comfy_gateway.wiring.ledger import LedgerParts
 from comfy_gateway.wiring.servers import ServerParts
 
@@ -119,15 +119,10 @@ async def warn_of_pods(store: SessionStore) -> None:
 
 
 def _cloud(base: Base, order: RunPodOrder | None) -> Cloud:
-    runpod = base.settings.runpod
-    if order is None or runpod.api_key is None:
+    if order is None or base.settings.runpod.api_key is None:
         return NoCloud()
-    cloud = RunPodSdkCloud(
-        api_key=runpod.api_key.get_secret_value(),
-        api_base=runpod.api_base,
-        order_defaults=order,
-        request_timeout_s=runpod.request_timeout_s,
-    )
+    cloud = cloud_of(base.settings, order)
     base.stack.push_async_callback(cloud.aclose)
-    base.tasks.start(cloud.load_sdk(), name="import of the SDK")
+    if isinstance(cloud, RunPodSdkCloud):
+        base.tasks.start(cloud.load_sdk(), name="import of the SDK")
     return cloud

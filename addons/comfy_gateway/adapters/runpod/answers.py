@@ -4,11 +4,15 @@ Pod records hold the pod's env in clear: they are read here and never logged or 
 """
 
 import math
-from typing import Any
+import re
+from datetime import datetime
+from typing import Any, Final
 
 from comfy_gateway.adapters.runpod.pasted import checked
 from comfy_gateway.core.errors import CapacityRefused, CloudUnavailable
 from comfy_gateway.core.ports import CloudPod
+
+_RENTED: Final = re.compile(r"Rented by User: (?P<time>.+ GMT[+-]\d{4})", re.IGNORECASE)
 
 
 def pod_of(record: Any) -> CloudPod:
@@ -26,9 +30,10 @@ def pod_of(record: Any) -> CloudPod:
         name=_text(record.get("name")) or "",
         is_running=is_running,
         has_machine=is_running and record.get("runtime") is not None,
-        cost_per_hour_usd=_price(record.get("costPerHr")),
+        cost_per_hour_usd=amount(record.get("costPerHr")),
         gpu_type=_text(machine.get("gpuDisplayName")) if isinstance(machine, dict) else None,
-        status_text=_text(record.get("lastStatusChange")) or "",
+        status_text=(status_text := _text(record.get("lastStatusChange")) or ""),
+        created_at=_rented_at(status_text),
     )
 
 
@@ -62,16 +67,27 @@ def gpu_price_usd(answer: Any, cloud_type: str) -> float | None:
         "COMMUNITY": ["communityPrice"],
         "ALL": ["securePrice", "communityPrice"],
     }[cloud_type]
-    prices = [price for name in fields if (price := _price(answer.get(name)))]
+    prices = [price for name in fields if (price := amount(answer.get(name)))]
     return max(prices, default=None)
+
+
+def _rented_at(status_text: str) -> datetime | None:
+    """The time in "Rented by User: Tue Nov 24 2026 04:22:40 GMT+0000 (…)"; any later change hides it."""
+    found = _RENTED.match(status_text)
+    if found is None:
+        return None
+    try:
+        return datetime.strptime(found["time"], "%a %b %d %Y %H:%M:%S GMT%z")
+    except ValueError:
+        return None
 
 
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _price(value: Any) -> float | None:
-    """A price in USD per hour, or None for anything that is none."""
+def amount(value: Any) -> float | None:
+    """A number from 0 on, such as a price, or None for anything that is none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if math.isfinite(value) and value >= 0 else None

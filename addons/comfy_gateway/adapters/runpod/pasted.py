@@ -63,6 +63,11 @@ def checked_text(what: str, value: object) -> str:
 
 def checked_env(env: Mapping[str, str]) -> dict[str, str]:
     """A copy of ``env`` if all its names and values can be pasted."""
+    return {name: checked_text(name, value) for name, value in with_checked_names(env).items()}
+
+
+def with_checked_names(env: Mapping[str, str]) -> dict[str, str]:
+    """A copy of ``env`` if its names are names, and RunPod takes as many."""
     if len(env) > MAX_ENV_ENTRIES:
         raise ValueError(f"{len(env)} environment variables are more than RunPod's {MAX_ENV_ENTRIES}")
     for name in env:
@@ -70,4 +75,4 @@ def checked_env(env: Mapping[str, str]) -> dict[str, str]:
             raise ValueError(
                 f"{name!r:.100} is no name of an environment variable: A-Z, 0-9 and _, no digit in front"
             )
-    return {name: checked_text(name, value) for name, value in env.items()}
+    return dict(env)

@@ -33,7 +33,7 @@ CAPACITY_TEXTS: Final = (
     "does not have the resources to deploy your pod",
     "not enough free gpus",
 )
-_UNAUTHORIZED: Final = re.compile(r"\b(unauthorized|not authorized|unauthenticated|invalid api key)\b")
+UNAUTHORIZED: Final = re.compile(r"\b(unauthorized|not authorized|unauthenticated|invalid api key)\b")
 _NO_MONEY: Final = re.compile(r"\b(balance|insufficient (funds|credits?)|spend(ing)? (limit|cap))\b")
 _NOT_EXECUTED: Final = re.compile(
     r"^(syntax error|cannot query field|unknown (argument|type)|expected (value of )?type)\b"
@@ -61,7 +61,7 @@ def meaning_of(error: BaseException, *, sdk: Any, is_create: bool, secrets: Coll
 def _meaning_of_message(message: str, *, query: str, is_create: bool, secrets: Collection[str]) -> CloudError:
     plain = " ".join(message.lower().split())
     reason = f"RunPod says: {scrubbed(message, secrets)}"
-    if _UNAUTHORIZED.search(plain):
+    if UNAUTHORIZED.search(plain):
         return CloudUnauthorized(reason)
     if is_create:
         if any(text in plain for text in CAPACITY_TEXTS):

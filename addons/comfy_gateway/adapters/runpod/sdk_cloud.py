@@ -13,6 +13,7 @@ from comfy_gateway.adapters.runpod.binding import SdkBinding
 from comfy_gateway.adapters.runpod.order import RunPodOrder
 from comfy_gateway.adapters.runpod.pasted import checked, checked_env
 from comfy_gateway.adapters.runpod.refusals import meaning_of
+from comfy_gateway.adapters.runpod.retirement import UNREADABLE, Retirement, retired
 from comfy_gateway.core.errors import CloudError, CloudRefused, CloudUnavailable
 from comfy_gateway.core.ports import Candidate, CloudPod, PodOrder
 
@@ -44,6 +45,7 @@ class RunPodSdkCloud:
         if not api_key or not api_key.isascii() or not api_key.isprintable() or " " in api_key:
             raise ValueError("the RunPod API key is empty or holds characters that no key has")
         self._api_key = api_key
+        self._retirement = Retirement(api_base.rstrip("/"), api_key, monotonic)
         self._binding = SdkBinding(api_key=api_key, api_base=api_base.rstrip("/"))
         self._defaults = order_defaults
         self._timeout_s = request_timeout_s
@@ -154,6 +156,8 @@ class RunPodSdkCloud:
             raise
         except Exception as error:  # noqa: BLE001 - the SDK lets through whatever requests, json and it itself raise
             meaning = meaning_of(error, sdk=sdk, is_create=is_create, secrets=secrets)
+            if isinstance(error, UNREADABLE) and self._retirement.is_told(sdk):
+                meaning = retired()
         # Raised out here, so that no __context__ leads back to the query and the Authorization header.
         raise meaning
 
