@@ -110,6 +110,31 @@ async def test_a_start_that_fails_is_one_line_and_the_door_stays_closed(
     assert line.exc_info is None
 
 
+async def test_only_a_start_that_fails_ends_the_process(stand: Stand, tmp_path: Path) -> None:
+    """Errors of parts that go on without a disk or an account are for the operator to read."""
+
+    class Complaining(Part):
+        async def start(self) -> Edge:
+            logging.getLogger("comfy_gateway.service.vault_trouble").error("The vault cannot be written")
+            return await super().start()
+
+    for fault, fatal in (
+        (None, []),
+        (OSError("no such folder"), ["The gateway cannot start: no such folder"]),
+    ):
+        hook = hook_of(stand, Complaining(stand.edge, fault))
+        master = DumpMaster(options.Options(confdir=str(tmp_path)), with_termlog=False, with_dumper=False)
+        errors = master.addons.get("errorcheck")
+        master.addons.add(hook)
+        master.options.update(server=False)
+        try:
+            await hook.running()
+            assert [record.getMessage() for record in errors.logger.has_errored] == fatal
+        finally:
+            errors.finish()
+            await hook.done()
+
+
 async def test_an_end_that_hangs_is_given_up(stand: Stand, caplog: pytest.LogCaptureFixture) -> None:
     hook = hook_of(stand, Part(stand.edge, is_stuck=True), end_within_s=0.05)
     with taddons.context():

@@ -19,6 +19,7 @@ PLACEHOLDER: Final = "reverse:http://127.0.0.1:9"
 """Nothing listens there: a flow that no hook has routed reaches no server."""
 END_WITHIN_S: Final = 8.0
 """Supervisors kill after ten seconds."""
+OURS: Final = "comfy_gateway."
 OPTIONS: Final[dict[str, object]] = {
     "connection_strategy": "lazy",
     "keep_host_header": True,
@@ -59,6 +60,8 @@ class LifecycleHook:
     def load(self, _loader: addonmanager.Loader) -> None:
         """mitmproxy has read its command line; nothing listens yet."""
         self._pages.install()
+        if (check := ctx.master.addons.get("errorcheck")) is not None:
+            check.logger.addFilter(_ends_the_start)
         ctx.options.update(**{name: value for name, value in OPTIONS.items() if not _is_given(name)})
         # One line for every connection of every browser would bury ours.
         logging.getLogger("mitmproxy.proxy").setLevel(logging.WARNING)
@@ -124,6 +127,13 @@ class LifecycleHook:
 def _is_given(option: str) -> bool:
     # has_changed() does not tell: what people may give instead of ours is mitmproxy's own default.
     return ctx.options._options[option].value is not optmanager.unset  # noqa: SLF001 - the version is pinned
+
+
+def _ends_the_start(record: logging.LogRecord) -> bool:
+    """mitmproxy exits when anything logs an error before it is up. A full disk or an account that is refused are errors
+    for an operator to read; the gateway serves all the same.
+    """
+    return record.name == __name__ or not record.name.startswith(OURS)
 
 
 def _is_no_error(record: logging.LogRecord) -> bool:
