@@ -101,8 +101,9 @@ async def test_a_file_that_is_no_database_is_said_and_kept(tmp_path: Path) -> No
 
 async def test_a_place_where_no_file_can_be_made_is_said(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file where the folder should be")
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(StoreUnavailable) as caught:
         await open_store(sqlite_url(tmp_path / "state" / "gateway.db"))
+    assert str(caught.value) == "the database does not answer: File exists", "the system's words, and no path"
 
 
 async def test_a_server_that_is_not_there_is_said_without_the_password() -> None:

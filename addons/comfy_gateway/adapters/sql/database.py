@@ -1,6 +1,7 @@
 """One database, opened and brought to the newest schema; the stores of this package share it."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
@@ -129,4 +130,6 @@ def _unavailable(error: Exception) -> StoreUnavailable:
     reason = type(error).__name__
     if isinstance(error, exc.DBAPIError):
         reason = " ".join(str(error.orig).split())[:200]
+    elif isinstance(error, OSError) and error.errno is not None:
+        reason = os.strerror(error.errno)  # its own text may hold an address
     return StoreUnavailable(f"the database does not answer: {reason}")
