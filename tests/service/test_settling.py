@@ -138,6 +138,49 @@ async def test_prompts_of_a_pod_whose_comfyui_stays_mute_are_lost_in_the_end(wor
     assert outcome(world, "p2") is Outcome.ACCEPTED
 
 
+async def test_prompts_of_a_dead_server_of_a_pool_are_taken_over_by_another_in_the_end(
+    clock: FakeClock,
+) -> None:
+    world = World(clock, duties=2)
+    body = b'{"prompt": {"1": {"class_type": "SaveImage", "inputs": {}}}}'
+    record = PromptRecord("p1", ALICE.key, "sid", "duty-0", accepted_at=world.clock.now())
+    world.ledger.reserve(record)
+    await world.ledger.write_down(record, body, stored_body=body)
+    world.ledger.confirm("p1")
+    world.comfy.down.add("duty-0")
+
+    async def silent_for(seconds: float) -> None:
+        await world.settling.settle()
+        await world.settling.settle()
+        await world.clock.advance(seconds)
+        await world.settling.settle()
+        await world.clock.settle()
+
+    await silent_for(1000)
+    assert world.comfy.posted == [], "the pool's own probes still find it alive"
+    world.servers.mood("duty0.test").is_healthy = False
+    await world.pool.probe_all()
+    await world.pool.probe_all()
+    await silent_for(0)
+    assert [backend_id for backend_id, _ in world.comfy.posted] == ["duty-1"]
+    await world.stop()
+
+
+async def test_a_dead_server_whose_pool_is_dead_too_is_waited_for(clock: FakeClock) -> None:
+    world = World(clock, duties=2)
+    await accept(world, "p1")
+    world.comfy.down |= {"duty-0", "duty-1"}
+    for name in ("duty0.test", "duty1.test"):
+        world.servers.mood(name).is_healthy = False
+    for _ in range(2):
+        await world.pool.probe_all()
+        await world.settling.settle()
+    await world.clock.advance(5000)
+    await world.settling.settle()
+    assert outcome(world, "p1") is Outcome.ACCEPTED
+    await world.stop()
+
+
 async def test_an_answer_in_between_begins_the_silence_anew(world: World) -> None:
     pod = await world.ready()
     await accept(world, "p1", backend_id=pod.name)

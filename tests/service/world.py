@@ -188,6 +188,7 @@ class World:
             comfy=self.comfy,
             rescue=self.rescue,
             may_return=self.sessions.has_living_pod,
+            has_stand_in=self.pool.has_stand_in,
             clock=self.clock,
             interval_s=15.0,
         )

@@ -69,6 +69,11 @@ class DutyPool:
             self._stuck.popitem(last=False)
         return self._by_id[chosen]
 
+    def has_stand_in(self, backend_id: str) -> bool:
+        """Whether this server is dead and another one lives."""
+        is_dead = backend_id in self._load and self._load[backend_id] is None
+        return is_dead and any(load is not None for load in self._load.values())
+
     async def run(self) -> None:
         """Probe all servers at the interval, for ever."""
         while True:

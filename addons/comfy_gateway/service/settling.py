@@ -31,20 +31,23 @@ class Settling:
         comfy: ComfyServer,
         rescue: Rescue,
         may_return: Callable[[str], bool],
+        has_stand_in: Callable[[str], bool] = lambda _backend_id: False,
         clock: Clock,
         interval_s: float = 15.0,
         give_up_s: float = 900.0,
     ) -> None:
-        """``may_return`` says of a backend without a route whether it is a pod that is still being looked at.
+        """``may_return`` says of a backend without a route whether it is a pod that is still being looked at, and
+        ``has_stand_in`` of a duty server whether it is dead while another lives.
 
-        ``give_up_s``: a pod whose ComfyUI did not answer for so long has lost its prompts. A duty server is waited
-        for without end, for it costs nothing more.
+        ``give_up_s``: a pod whose ComfyUI did not answer for so long has lost its prompts, and so has a duty server
+        that has a stand-in. The only one is waited for without end, for it costs nothing more.
         """
         self._ledger = ledger
         self._routes = routes
         self._comfy = comfy
         self._rescue = rescue
         self._may_return = may_return
+        self._has_stand_in = has_stand_in
         self._clock = clock
         self._interval_s = interval_s
         self._give_up_s = give_up_s
@@ -89,7 +92,8 @@ class Settling:
         except BackendUnavailable as error:
             now_s = self._clock.monotonic()
             mute_s = now_s - self._mute_since_s.setdefault(backend.id, now_s)
-            if backend.source is Source.PRIVATE and mute_s >= self._give_up_s:
+            is_replaced = backend.source is Source.PRIVATE or self._has_stand_in(backend.id)
+            if is_replaced and mute_s >= self._give_up_s:
                 logger.warning(
                     "prompts on %s are given up: no answer for %.0f s (%s)", backend.id, mute_s, error
                 )

@@ -71,6 +71,7 @@ def build_prompts(
         comfy=comfy,
         rescue=rescue,
         may_return=servers.sessions.has_living_pod,
+        has_stand_in=servers.pool.has_stand_in,
         clock=clock,
         interval_s=settle_interval_s(base.rules),
         give_up_s=base.rules.idle.silence_timeout_s,
