@@ -212,6 +212,38 @@ async def test_a_message_larger_than_comfyui_takes_ends_its_socket(
         assert events.socket.close_code == aiohttp.WSCloseCode.MESSAGE_TOO_BIG
 
 
+async def test_a_closing_frame_with_much_behind_it_ends_its_connection(gateway: GatewayProcess) -> None:
+    """mitmproxy forgot such a connection without closing it."""
+    url = URL(gateway.url)
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(
+        b"GET /ws?clientId=behind HTTP/1.1\r\n" + HEAD + b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
+    )
+    try:
+        async with asyncio.timeout(30):
+            assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"\x88\x82\x00\x00\x00\x00\x03\xe8" + bytes(200_000))
+            with contextlib.suppress(ConnectionError):
+                while await reader.read(1 << 16):
+                    pass
+    finally:
+        writer.transport.abort()
+
+
+async def test_a_flood_of_messages_ends_its_socket(
+    gateway: GatewayProcess, http: aiohttp.ClientSession
+) -> None:
+    async with Person(http, gateway.url, "mallory", client_id="many").socket() as events:
+        with contextlib.suppress(ConnectionError):
+            for _ in range(2_000):
+                await events.socket.send_str("{}")
+        async with asyncio.timeout(20):
+            while (await events.socket.receive()).type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
+                pass
+        assert events.socket.close_code == aiohttp.WSCloseCode.POLICY_VIOLATION
+
+
 async def test_a_message_in_endless_parts_ends_its_socket_and_costs_no_memory(
     gateway: GatewayProcess, http: aiohttp.ClientSession
 ) -> None:

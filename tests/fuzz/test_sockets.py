@@ -20,6 +20,9 @@ from tests.fuzz.parsers import SEEDS, mutated
 
 QUICK_CASES = 2_000
 LONG_CASES = 100_000
+QUICK_SOCKETS = 100
+"""With ten frames each, in the middle."""
+LONG_SOCKETS = 10_000
 WORKERS = 4
 MARKER = "alicesmarkedwork"
 PATHS = [
@@ -95,6 +98,70 @@ async def play(gateway: GatewayProcess, seeds: list[int]) -> None:
         connection[1].transport.abort()
 
 
+HANDSHAKE = (
+    b" HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Comfy-User: mallory\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n"
+)
+MESSAGES = [
+    b'{"type":"feature_flags","data":{"supports_preview_metadata":true}}', b'{"type":"feature_flags","data":[]}',
+    b'{"type":1}', b"{}", b"[]", b"null", b'{"type":"status","data":{"sid":"alices-tab"}}',
+    b'{"type":"execution_start","data":{"prompt_id":"x"}}', b"\x00\x00\x00\x01\x00\x00\x00\x02", b"\xff\xfe",
+]  # fmt: skip
+
+
+def frame_of(choose: Random) -> bytes:
+    """One frame of a client, whole, broken or none at all."""
+    payload = choose.choice(MESSAGES)
+    if choose.randrange(3) == 0:
+        payload = mutated(choose)[:70_000]
+    opcode = choose.choice([1, 1, 1, 2, 2, 0, 9, 10, 8, choose.randrange(16)])
+    first = (0x80 if choose.randrange(5) else 0) | (0x40 if choose.randrange(40) == 0 else 0) | opcode
+    if opcode == 8 and choose.randrange(2):
+        payload = choose.choice([1000, 1001, 1005, 1015, 4999, 0]).to_bytes(2, "big") + payload[:100]
+    told = len(payload) if choose.randrange(30) else choose.randrange(1 << 16)
+    mask = choose.choice([bytes(4), choose.randbytes(4)])
+    size = (
+        bytes([0x80 | told])
+        if told < 126
+        else b"\xfe" + told.to_bytes(2, "big")
+        if told < 1 << 16
+        else b"\xff" + told.to_bytes(8, "big")
+    )
+    if choose.randrange(40) == 0:
+        return mutated(choose)[:100]
+    if choose.randrange(40) == 0:  # as only a server may
+        return bytes([first, size[0] & 0x7F]) + size[1:] + payload
+    return bytes([first]) + size + mask + bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload))
+
+
+async def play_frames(gateway: GatewayProcess, seeds: list[int]) -> None:
+    url = URL(gateway.url)
+    for seed in seeds:
+        choose = Random(seed)
+        path = choose.choice(
+            [b"/ws?clientId=alices-tab", b"/ws", b"/api/ws?clientId=mallorys", b"/ws?clientId="]
+        )
+        extra = choose.choice([b"", b"", b"Sec-WebSocket-Extensions: permessage-deflate\r\n"])
+        reader, writer = await asyncio.open_connection(url.host, url.port)
+        said = b""
+        try:
+            async with asyncio.timeout(30):
+                writer.write(b"GET " + path + HANDSHAKE + extra + b"\r\n")
+                said = await reader.readuntil(b"\r\n\r\n")
+                assert b" 101 " in said, f"FUZZ_SEED={seed}: {said!r}"
+                with contextlib.suppress(ConnectionError):
+                    for _ in range(choose.randrange(1, 20)):
+                        writer.write(frame_of(choose))
+                    # What is not closed by what was sent is closed by a second frame that is no server's.
+                    writer.write(b"\x88\x82\x00\x00\x00\x00\x03\xe8" * 2 + b"\x7f" * 200_000)
+                    writer.write_eof()
+                    said += await reader.read(-1)
+        finally:
+            writer.transport.abort()
+        assert MARKER.encode() not in said, f"FUZZ_SEED={seed}: {said[:600]!r}"
+        assert b"Traceback" not in said, f"FUZZ_SEED={seed}: {said[:600]!r}"
+
+
 @asynccontextmanager
 async def alices_world(confdir: Path, state: Path) -> AsyncIterator[tuple[GatewayProcess, ComfySimulator]]:
     """A gateway before a server on which alice has marked work."""
@@ -117,6 +184,13 @@ async def alices_world(confdir: Path, state: Path) -> AsyncIterator[tuple[Gatewa
         async with http.get(f"{gateway.url}/history") as answer:
             assert MARKER in await answer.text()
         assert "Traceback" not in gateway.log
+
+
+async def fuzz_frames(confdir: Path, state: Path, sockets: int) -> None:
+    seeds = [int(os.environ["FUZZ_SEED"])] if "FUZZ_SEED" in os.environ else list(range(sockets))
+    async with alices_world(confdir, state) as (gateway, _), asyncio.TaskGroup() as group:
+        for worker in range(WORKERS):
+            group.create_task(play_frames(gateway, seeds[worker::WORKERS]))
 
 
 async def fuzz(confdir: Path, state: Path, cases: int) -> None:
@@ -152,3 +226,15 @@ async def test_no_generated_request_breaks_the_gateway_or_shows_anothers_work(
 @pytest.mark.timeout(1200)
 async def test_no_request_of_a_hundred_thousand_does_either(confdir: Path, tmp_path: Path) -> None:
     await fuzz(confdir, tmp_path, LONG_CASES)
+
+
+async def test_no_generated_frame_breaks_the_gateway_or_shows_anothers_work(
+    confdir: Path, tmp_path: Path
+) -> None:
+    await fuzz_frames(confdir, tmp_path, QUICK_SOCKETS)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+async def test_no_frame_on_ten_thousand_sockets_does_either(confdir: Path, tmp_path: Path) -> None:
+    await fuzz_frames(confdir, tmp_path, LONG_SOCKETS)

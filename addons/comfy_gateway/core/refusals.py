@@ -116,6 +116,17 @@ def queue_full(most: int) -> Refusal:
     )
 
 
+def too_many_sockets(most: int) -> Refusal:
+    """A user has as many WebSockets open as one may have."""
+    return Refusal(
+        429,
+        "too_many_sockets",
+        f"You have {most} sockets open, which is as many as one may have (GATEWAY_MAX_SOCKETS_PER_USER).",
+        "Close some pages, or let scripts close their sockets.",
+        retry_after_s=15,
+    )
+
+
 def bad_path(why: str) -> Refusal:
     """A path that two servers on the way could read differently."""
     return Refusal(400, "bad_path", "The path cannot be used.", why)

@@ -1,8 +1,8 @@
 """Bounds of what one connection may cost: heads, chunk lines, requests sent ahead, time, and connections per address.
 
 mitmproxy 12.2.3 has none of them: it reads a head without end, breaks on a trailer, and any byte keeps a connection
-open for another ``tcp_timeout``. So four places of its HTTP/1 reader are replaced for as long as the gateway runs; the
-version is checked by ``ErrorPages``.
+open for another ``tcp_timeout``. So some places of its HTTP/1 reader, its WebSockets and its connections are replaced
+for as long as the gateway runs; the version is checked by ``ErrorPages``.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from h11._readers import ChunkedReader
 from h11._receivebuffer import blank_line_regex
 from mitmproxy import connection, ctx, http
 from mitmproxy.net.http import http1
-from mitmproxy.proxy import commands, events
+from mitmproxy.proxy import commands, events, server
 from mitmproxy.proxy.layers import websocket
 from mitmproxy.proxy.layers.http import _events, _http1
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
@@ -120,6 +120,20 @@ class BoundsHook:
                 stock_receive(ws, data)
 
         self._patches.replace(websocket.WebsocketConnection, "receive_data", receive_data)
+
+        stock_handle = server.ConnectionHandler.handle_connection
+
+        async def handle_connection(handler: Any, conn: connection.Connection) -> None:
+            # One that is told to close while it waits to hand on what came after is cancelled there, and would stay
+            # open for ever: a closing frame of a WebSocket with 64 KB behind it is enough.
+            try:
+                await stock_handle(handler, conn)
+            finally:
+                left = handler.transports.pop(conn, None)
+                if left is not None and left.writer is not None:
+                    left.writer.close()
+
+        self._patches.replace(server.ConnectionHandler, "handle_connection", handle_connection)
 
     def done(self) -> None:
         """mitmproxy ends."""

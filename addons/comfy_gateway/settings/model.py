@@ -412,6 +412,14 @@ class Limits(Group):
     """Users who have more turns than others, or fewer, comma separated; 1 for everybody else."""
     max_queued_per_user: Annotated[int, Var("MAX_QUEUED_PER_USER"), Field(ge=0, le=1_000_000)] = 200
     """Prompts that one user may have waiting and running on the shared servers; beyond it 429. 0: no bound."""
+    max_sockets_per_user: Annotated[int, Var("GATEWAY_MAX_SOCKETS_PER_USER"), Field(ge=0, le=100_000)] = 100
+    """WebSockets that one user may have open at one time (those who say no name: one address); beyond it 429. 0: no
+    bound."""
+    socket_messages_per_s: Annotated[float, Var("GATEWAY_SOCKET_MESSAGES_PER_S"), Field(ge=0, le=100_000)] = (
+        50
+    )
+    """Messages that one WebSocket may send in a second; ten seconds' worth may come at once, beyond it the socket is
+    closed with 1008. 0: no bound."""
     max_active_sessions: Annotated[int, Var("RUNPOD_MAX_ACTIVE_SESSIONS"), Field(ge=0, le=10_000)] = 10
     """Private pods at one time; users beyond it stay on duty."""
     budget_hourly_usd: Annotated[float, Var("BUDGET_HOURLY_USD"), Field(ge=0, le=1_000_000)] = 20

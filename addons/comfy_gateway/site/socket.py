@@ -24,5 +24,5 @@ class Socket:
         asker = Asker.of(request)
         with self._files.listening(asker.peer, asker.key):
             return await self._relay.handle(
-                request, user=asker.user, sid=request.query.get("clientId") or None
+                request, user=asker.user, sid=request.query.get("clientId") or None, peer=asker.peer
             )

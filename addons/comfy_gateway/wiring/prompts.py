@@ -9,7 +9,7 @@ from comfy_gateway.service.rules import Rules
 from comfy_gateway.service.settling import Settling
 from comfy_gateway.service.submission import Submission
 from comfy_gateway.service.turns import Turns
-from comfy_gateway.site.relay import Relay
+from comfy_gateway.site.relay import Relay, RelayLimits
 from comfy_gateway.wiring.base import Base
 from comfy_gateway.wiring.inputs import InputParts
 from comfy_gateway.wiring.kept import KeptParts
@@ -81,6 +81,9 @@ def build_prompts(
         ledger=ledger,
         keys=keys,
         clock=clock,
+        limits=RelayLimits(
+            client_messages_per_s=limits.socket_messages_per_s, sockets_per_user=limits.max_sockets_per_user
+        ),
         files=kept.files,
         rescuer=rescue,
         visibility=base.settings.access.visibility,

@@ -11,6 +11,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from comfy_gateway.core import frames
 from comfy_gateway.core.frames import Frame
+from comfy_gateway.core.message_rate import MessageRate
 from comfy_gateway.core.outbox import Outbox
 from comfy_gateway.core.ports import Clock
 from comfy_gateway.site.relay.limits import RelayLimits, RelayStats
@@ -47,8 +48,10 @@ class ClientSocket:
         self._wake = asyncio.Event()
         self._ending = asyncio.Event()
         self._close_code: int = WSCloseCode.OK
+        self._close_reason = b""
         self._heard_at_s = clock.monotonic()
         self._asked_for = 0
+        self._rate = MessageRate(limits.client_messages_per_s)
         self.confirmed: Callable[[int], None] = lambda _number: None
         """Called with the number of a receipt, or 0, when the client has confirmed what it got."""
         self.is_greeted = False
@@ -85,10 +88,10 @@ class ClientSocket:
             )
             self.end(WSCloseCode.TRY_AGAIN_LATER)
 
-    def end(self, code: int) -> None:
+    def end(self, code: int, reason: bytes = b"") -> None:
         """Close the socket with this code; what waits is not sent any more."""
         if not self._ending.is_set():
-            self._close_code = code
+            self._close_code, self._close_reason = code, reason
             self._outbox.clear()
             self._ending.set()
 
@@ -118,6 +121,12 @@ class ClientSocket:
             self._heard_at_s = self._clock.monotonic()
             if message.type in ENDED:
                 return
+            receipt = self._receipt_of(bytes(message.data)) if message.type is WSMsgType.PONG else 0
+            if not receipt and not self._rate.takes(self._heard_at_s):
+                self._stats.floods += 1
+                logger.warning("a client's socket is closed: it sends too many messages")
+                self.end(WSCloseCode.POLICY_VIOLATION, b"too many messages")
+                return
             match message.type:
                 case WSMsgType.TEXT:
                     hear(frames.text(bytes(message.data)))
@@ -127,7 +136,7 @@ class ClientSocket:
                     with contextlib.suppress(*GONE):
                         await self._socket.pong(bytes(message.data))
                 case WSMsgType.PONG:
-                    self.confirmed(self._receipt_of(bytes(message.data)))
+                    self.confirmed(receipt)
 
     def _receipt_of(self, pong: bytes) -> int:
         """The number in it; 0 for the pong to a ping of another purpose, or one that nobody asked for."""
@@ -161,7 +170,7 @@ class ClientSocket:
         asyncio.get_running_loop().call_later(self._limits.close_timeout_s, self._abort)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._limits.close_timeout_s):
-                await self._socket.close(code=self._close_code, drain=False)
+                await self._socket.close(code=self._close_code, message=self._close_reason, drain=False)
 
     def _abort(self) -> None:
         if self._transport is not None:

@@ -50,6 +50,10 @@ class RelayLimits:
     max_upstream_message_bytes: int = 256 * MEGABYTE
     max_client_message_bytes: int = 4 * MEGABYTE
     """As ComfyUI's own server has it."""
+    client_messages_per_s: float = 50.0
+    """Of one client in the long run, pings included; beyond it the socket is closed with 1008. 0: no bound."""
+    sockets_per_user: int = 100
+    """At one time; beyond it 429. Those who say no name are counted by their address. 0: no bound."""
 
 
 @dataclass(slots=True)
@@ -65,6 +69,8 @@ class RelayStats:
     """Of sockets that nobody came back to while 16 MB waited."""
     overflows: int = 0
     """Clients closed with 1013 because they did not read."""
+    floods: int = 0
+    """Clients closed with 1008 because they sent too many messages."""
     reconnects: int = 0
     """Upstream sockets that were lost and opened again."""
     made_up_endings: int = 0

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Final
 from uuid import uuid4
@@ -16,7 +16,7 @@ from comfy_gateway.core.keys import Keys
 from comfy_gateway.core.ports import Clock
 from comfy_gateway.core.prompts import PromptRecord
 from comfy_gateway.core.queue_merge import OrderOf, by_number
-from comfy_gateway.core.refusals import UPSTREAM_LATE, UPSTREAM_UNREACHABLE, Refusal
+from comfy_gateway.core.refusals import UPSTREAM_LATE, UPSTREAM_UNREACHABLE, Refusal, too_many_sockets
 from comfy_gateway.core.upstream import Backend
 from comfy_gateway.core.users import UserId
 from comfy_gateway.core.visibility import OPEN, Visibility
@@ -81,31 +81,40 @@ class Relay:
         """Of channels that have ended: prompts whose end no client is known to have heard."""
         self._around: Surroundings | None = None
         self._handlers = 0
+        self._sockets: Counter[tuple[str, str]] = Counter()
+        """Open or being opened, by whose they are."""
         self._is_closed = False
         self._quiet = asyncio.Event()
         self._stop_watching = [routes.watch(self._route_changed), ledger.watch(self._prompt_changed)]
         self.stats = RelayStats()
 
     async def handle(
-        self, request: web.Request, *, user: UserId | None, sid: str | None
+        self, request: web.Request, *, user: UserId | None, sid: str | None, peer: str = ""
     ) -> web.StreamResponse:
         """Serve one client until its socket is closed.
 
-        ``sid`` is the ``clientId`` that the client named, None for one that wants an id made. Answers 400 to
-        a request that is no WebSocket handshake, 502 when the user's server refuses or is dead, 504 when it
-        is late and 503 after ``aclose``; all of them JSON ``{"error": {"type", "message"}}`` without any
-        address.
+        ``sid`` is the ``clientId`` that the client named, None for one that wants an id made; ``peer`` its address.
+        Answers 400 to a request that is no WebSocket handshake, 429 to one socket too many, 502 when the user's server
+        refuses or is dead, 504 when it is late and 503 after ``aclose``; all of them JSON ``{"error": {"type",
+        "message"}}`` without any address.
         """
         client = ClientSocket(self._limits, self.stats, self._clock)
         if not client.can_accept(request):
             return answer(NO_WEBSOCKET)
         if self._is_closed:
             return self._unreached(Reached.DISMISSED)
+        whose = ("user", user.key) if user is not None else ("address", peer)
+        if 0 < self._limits.sockets_per_user <= self._sockets[whose]:
+            return answer(too_many_sockets(self._limits.sockets_per_user))
         self._handlers += 1
+        self._sockets[whose] += 1
         try:
             return await self._serve(client, request, user, sid or uuid4().hex)
         finally:
             self._handlers -= 1
+            self._sockets[whose] -= 1
+            if not self._sockets[whose]:
+                del self._sockets[whose]
             self._look_whether_quiet()
 
     async def is_listening(
