@@ -142,7 +142,7 @@ async def test_prompts_of_a_dead_server_of_a_pool_are_taken_over_by_another_in_t
     clock: FakeClock,
 ) -> None:
     world = World(clock, duties=2)
-    body = b'{"prompt": {"1": {"class_type": "SaveImage", "inputs": {}}}}'
+    body = b'{"prompt_id": "p1", "prompt": {"1": {"class_type": "SaveImage", "inputs": {}}}}'
     record = PromptRecord("p1", ALICE.key, "sid", "duty-0", accepted_at=world.clock.now())
     world.ledger.reserve(record)
     await world.ledger.write_down(record, body, stored_body=body)
