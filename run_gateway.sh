@@ -46,11 +46,13 @@ lines to copy, which take a user through burst, move and reaping in under a minu
   --api      how the simulated RunPod is spoken to: sdk, or v2 for its REST API
 TEXT
         doctor) cat <<'TEXT' ;;
-usage: ./run_gateway.sh doctor [--json]
+usage: ./run_gateway.sh doctor [--json] [--launch [--yes]]
 
 Looks at Python, dependencies, settings, the shared ComfyUI and RunPod: one line each. Exit code 1 when something is wrong.
 
-  --json   the same as one JSON object a line
+  --json     the same as one JSON object a line
+  --launch   then buy one pod on your account, look at it and end it, also after Ctrl-C. It says the price and asks first
+  --yes      with --launch: do not ask
 TEXT
         user) cat <<'TEXT' ;;
 usage: ./run_gateway.sh user add NAME [--operator]

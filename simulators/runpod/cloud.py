@@ -28,6 +28,7 @@ from simulators.runpod.ledger import Ledger
 from simulators.runpod.pods import Delays, Event, PodOrder, SimPod, What
 from simulators.runpod.telemetry import Telemetry
 
+START_BALANCE_USD = 100.0
 AgentKind = Literal["simulated", "real"]
 
 log = logging.getLogger(__name__)
@@ -109,6 +110,10 @@ class RunPodSimulator:
     def stock_of(self, gpu: GpuType) -> Stock:
         """How many of these are left, in RunPod's words."""
         return self.stock.get(gpu.id, "HIGH")
+
+    def balance_usd(self) -> float:
+        """What is left on the account. Nothing happens when that is less than nothing."""
+        return START_BALANCE_USD - self.ledger.total_usd()
 
     def calls_since(self, at_s: float) -> Counter[str]:
         """API calls by operation since that time of the cloud's clock."""

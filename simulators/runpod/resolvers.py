@@ -102,6 +102,7 @@ def _resolve_myself(_root: object, info: Info) -> dict[str, Any] | None:
     return {
         "id": "user_sim",
         "pubKey": "",
+        "clientBalance": deed.cloud.balance_usd(),
         "networkVolumes": [
             {"id": volume.id, "name": volume.name, "size": volume.size_gb, "dataCenterId": volume.data_center}
             for volume in deed.cloud.network_volumes.values()

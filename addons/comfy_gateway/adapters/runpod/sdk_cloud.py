@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from comfy_gateway.adapters.lane import Lane, LaneClosed
-from comfy_gateway.adapters.runpod.answers import gpu_price_usd, new_pod_id, pod_of, pods_of
+from comfy_gateway.adapters.runpod.answers import amount, gpu_price_usd, new_pod_id, pod_of, pods_of
 from comfy_gateway.adapters.runpod.binding import SdkBinding
 from comfy_gateway.adapters.runpod.order import RunPodOrder
 from comfy_gateway.adapters.runpod.pasted import checked, checked_env
@@ -122,6 +122,10 @@ class RunPodSdkCloud:
             raise self._late() from None
         return None if price is None else price * self._defaults.gpus_per_pod
 
+    async def balance_usd(self) -> float | None:
+        """What is left on the account, None where RunPod does not say. Raises as ``get_pod``."""
+        return await self._call(self._asking_lane, _ask_balance)
+
     async def aclose(self) -> None:
         """Let go of the threads; calls in flight are not waited for."""
         self._creating_lane.close()
@@ -194,6 +198,12 @@ def _end_pod(sdk: Any, pod_id: str) -> None:
     except sdk.error.QueryError as error:
         if "not found" not in str(error.message).lower():
             raise
+
+
+def _ask_balance(sdk: Any) -> float | None:
+    """The SDK has no function for it, but carries any query."""
+    answer = sdk.api.graphql.run_graphql_query("query { myself { clientBalance } }")
+    return amount(answer["data"]["myself"].get("clientBalance"))
 
 
 def _ask_price(sdk: Any, gpu_type: str, cloud_type: str) -> float | None:

@@ -136,6 +136,10 @@ class RunPodV2Cloud:
         prices = [] if offer is None else [offer.prices_usd[at] for at in clouds if at in offer.prices_usd]
         return max(prices) * self._order.gpus_per_pod if prices else None
 
+    async def balance_usd(self) -> float | None:
+        """None: v2 does not tell what is left on the account."""
+        return None
+
     async def aclose(self) -> None:
         """Let go of the connections; calls in flight are broken off."""
         await self._calls.aclose()
