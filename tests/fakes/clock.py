@@ -28,6 +28,10 @@ class FakeClock:
         """The start and the seconds since."""
         return self._start + timedelta(seconds=self._now_s)
 
+    def set_wall(self, by: timedelta) -> None:
+        """Somebody sets the machine's clock; the monotonic one goes on."""
+        self._start += by
+
     async def sleep(self, seconds: float) -> None:
         """Return when the test has advanced the clock so far; others run in any case."""
         if seconds <= 0:

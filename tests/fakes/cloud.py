@@ -1,5 +1,6 @@
 """A cloud in memory, with the moods that were seen of the real one."""
 
+import asyncio
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,6 +57,10 @@ class FakeCloud:
         """How long a create call takes."""
         self.call_s = 0.0
         """How long every other call takes."""
+        self.answer_s = 0.0
+        """How long the answer to a create call is on its way, after the pod was made."""
+        self.is_cut = False
+        """The gateway is being killed: what it sends now reaches nobody, and what it has sent goes on."""
         self.late_s = 20.0
         self.list_lag_s = 0.0
         """Age at which a pod is listed, and found by its id."""
@@ -75,7 +80,13 @@ class FakeCloud:
 
     async def create_pod(self, order: PodOrder) -> str:
         """See ``Create``."""
-        await self._take(self.create_s)
+        is_sent, sent_s = not self.is_cut, self._clock.monotonic()
+        try:
+            await self._take(self.create_s)
+        except asyncio.CancelledError:
+            if is_sent and self.is_cut:
+                self._late.append((sent_s + self.create_s, order))
+            raise
         self.orders.append(order)
         outcome = self.creates.popleft() if self.creates else Create.OK
         match outcome:
@@ -95,6 +106,8 @@ class FakeCloud:
             self.make(order.name, gpu_type=order.candidate.gpu_type)
         if outcome is Create.LOST:
             raise CloudUnavailable("the connection broke off")
+        if self.answer_s:
+            await self._clock.sleep(self.answer_s)
         return made.id
 
     async def list_pods(self) -> Sequence[CloudPod]:
@@ -157,6 +170,10 @@ class FakeCloud:
         """A pod that is or was. Raises StopIteration for one that never was."""
         return next(pod for pod in self.pods if pod.id == pod_id)
 
+    def under_way(self) -> set[str]:
+        """Names of pods that were ordered and are still to appear."""
+        return {order.name for _, order in self._late}
+
     def living(self) -> list[RentedPod]:
         """Pods that cost money at this moment, oldest first."""
         due = [order for at_s, order in self._late if at_s <= self._clock.monotonic()]
@@ -183,6 +200,8 @@ class FakeCloud:
         return self._clock.monotonic() - pod.made_s >= self.list_lag_s
 
     async def _take(self, seconds: float) -> None:
+        if self.is_cut:
+            raise asyncio.CancelledError
         if seconds:
             await self._clock.sleep(seconds)
         if self.is_failing:

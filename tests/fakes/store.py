@@ -1,5 +1,6 @@
 """A store in memory that survives the restart of a gateway, with an outage switch."""
 
+import asyncio
 import copy
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +32,10 @@ class FakeStore:
         self.pods: dict[str, PodRow] = {}
         self.strays: dict[str, datetime] = {}
         self.is_down = False
+        self.is_cut = False
+        """The gateway is being killed: what it sends now reaches nobody."""
+        self.answer_s = 0.0
+        """How long the answer to a save is on its way, after the commit."""
         self.call_s = 0.0
         """How long each call takes."""
         self.lost_answers = 0
@@ -58,6 +63,8 @@ class FakeStore:
         if self.lost_answers:
             self.lost_answers -= 1
             raise StoreUnavailable("the connection broke off after the commit")
+        if self.answer_s:
+            await self._clock.sleep(self.answer_s)
         return saved
 
     async def record_pod_end(self, user: UserId, pod_name: str, *, cause: str, at: datetime) -> None:
@@ -87,6 +94,8 @@ class FakeStore:
         self.is_closed = True
 
     async def _answer(self) -> None:
+        if self.is_cut:
+            raise asyncio.CancelledError
         if self.call_s:
             await self._clock.sleep(self.call_s)
         if self.is_down:

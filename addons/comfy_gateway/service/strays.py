@@ -44,6 +44,10 @@ class Strays:
         """Ids whose first sight the store has given."""
         self._ending: set[str] = set()
 
+    def knows(self, pod_id: str) -> bool:
+        """Whether the last list had this pod as nobody's."""
+        return pod_id in self._since_s
+
     async def judge(self, listed: Mapping[str, CloudPod]) -> None:
         """Look at one truthful list."""
         now_s = self._clock.monotonic()
