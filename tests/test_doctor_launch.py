@@ -291,9 +291,20 @@ async def test_a_pod_that_only_stops_is_told_from_one_that_is_gone(account: Acco
 
 
 async def test_questions_that_are_not_answered_are_asked_again(account: Account) -> None:
-    account.cloud.faults.add(Fault(operation="get", kind="errors", times=3))
+    account.cloud.delays = Delays(app_ready_s=1000)
+    account.cloud.faults.add(Fault(operation="get", kind="errors", times=2))
     account.cloud.faults.add(Fault(operation="user", kind="errors"))
-    assert await account.launch()
+
+    async def be_ready_when_the_machine_was_told() -> None:
+        await wait_for(
+            lambda: any(
+                finding.subject == "machine" and finding.status is Status.OK for finding in account.told
+            ),
+            "the machine being told",
+        )
+        account.cloud.living()[0].delays = Delays()
+
+    await asyncio.gather(account.launch(RUNPOD_STARTUP_TIMEOUT_S="30"), be_ready_when_the_machine_was_told())
     assert account.about("machine").status is Status.OK
     assert Status.WARN in {finding.status for finding in account.told if finding.subject == "machine"}
     assert account.about("balance before").status is Status.WARN
