@@ -1,5 +1,6 @@
 """ComfyUI servers and agents that answer by script."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -113,6 +114,8 @@ class FakeComfyServer:
     """By prompt id; each is made into an entry of the history."""
     down: set[str] = field(default_factory=set)
     """Ids of backends that do not answer."""
+    mute: set[str] = field(default_factory=set)
+    """Ids of backends that take a question and never answer."""
     asked: list[str] = field(default_factory=list)
     """Ids of the backends whose queue was asked for."""
     posted: list[tuple[str, bytes]] = field(default_factory=list)
@@ -130,6 +133,8 @@ class FakeComfyServer:
     async def queue(self, backend: Backend) -> QueueIds:
         """Raises BackendUnavailable for one that is down."""
         self.asked.append(backend.id)
+        if backend.id in self.mute:
+            await asyncio.get_running_loop().create_future()
         self._check(backend)
         return QueueIds(frozenset(), frozenset(self.queued.get(backend.id, ())), self.numbers)
 

@@ -108,6 +108,8 @@ class StandInInputs:
     rewritten: Mapping[str, Any] = field(default_factory=dict)
     """What each document gets on its way."""
     refusal: Refusal | None = None
+    refused_by: dict[str, Refusal] = field(default_factory=dict)
+    """By backend."""
     is_worth_a_second_try: bool = False
     carried: list[tuple[str, str]] = field(default_factory=list)
     """Backend and peer of each call."""
@@ -119,8 +121,8 @@ class StandInInputs:
         """The same object, unless there is something to rewrite."""
         self.carried.append((backend.id, peer))
         self.while_carrying()
-        if self.refusal is not None:
-            raise PromptRefused(self.refusal)
+        if (refusal := self.refused_by.get(backend.id, self.refusal)) is not None:
+            raise PromptRefused(refusal)
         return {**document, **self.rewritten} if self.rewritten else document
 
     async def doubt(self, user: UserId | None, document: Mapping[str, Any], backend: Backend) -> bool:

@@ -344,6 +344,24 @@ async def test_a_prompt_whose_inputs_cannot_be_brought_is_refused_and_its_id_fre
     assert stand.where(await stand.arrive(prompt(body("p1")))) == DUTY.id
 
 
+async def test_a_pod_that_cannot_be_brought_its_inputs_now_leaves_the_prompt_to_duty(stand: Stand) -> None:
+    on_pod(stand)
+    stand.inputs.refused_by[POD.id] = Refusal(503, "input_unavailable", "Its server does not answer.")
+    flow = await stand.arrive(prompt(body("p1")))
+    assert stand.where(flow) == DUTY.id
+    assert [backend for backend, _ in stand.inputs.carried] == [POD.id, DUTY.id]
+    assert stand.nudged == [ALICE]
+    await stand.answer(flow, accepted("p1"))
+    assert found(stand).backend_id == DUTY.id
+
+
+async def test_where_duty_cannot_have_them_either_the_client_is_told_to_come_again(stand: Stand) -> None:
+    on_pod(stand)
+    stand.inputs.refusal = Refusal(503, "input_unavailable", "Its server does not answer.")
+    assert told(await stand.exchange(prompt(body("p1"))))[0] == 503
+    assert [backend for backend, _ in stand.inputs.carried] == [POD.id, DUTY.id]
+
+
 async def test_inputs_that_were_lost_are_brought_once_more(stand: Stand) -> None:
     stand.inputs.is_worth_a_second_try = True
     flow = await stand.exchange(prompt(body("p1")), refused())

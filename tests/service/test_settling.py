@@ -96,6 +96,20 @@ async def test_prompts_of_nobody_in_particular_are_settled_on_their_own_server(c
     assert outcome(world, "p1") is Outcome.DONE
 
 
+async def test_a_server_that_never_answers_holds_no_other_up(clock: FakeClock) -> None:
+    world = World(clock, duties=2)
+    await accept(world, "p1", backend_id="duty-0")
+    await accept(world, "p2", backend_id="duty-1")
+    world.comfy.mute.add("duty-0")
+    world.comfy.endings["p2"] = Outcome.DONE
+    await world.settling.settle()
+    world.tasks.start(world.settling.settle(), name="settling")
+    await clock.settle()
+    assert outcome(world, "p2") is Outcome.DONE
+    assert outcome(world, "p1") is Outcome.ACCEPTED
+    await world.stop()
+
+
 async def test_a_prompt_whose_user_went_to_another_server_is_settled_where_it_is(clock: FakeClock) -> None:
     world = World(clock, duties=2)
     assert world.pool.choose(ALICE).id == "duty-0"

@@ -5,8 +5,10 @@ finished prompt would count as in flight for ever and keep a pod alive. So would
 while the cloud and the agent find nothing wrong. What a server does not know any more is for ``Rescue``.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable
+from typing import Final
 
 from comfy_gateway.core.errors import BackendUnavailable
 from comfy_gateway.core.ports import Clock, ComfyServer
@@ -18,6 +20,10 @@ from comfy_gateway.service.rescue import Rescue
 from comfy_gateway.service.routes import Routes
 
 logger = logging.getLogger(__name__)
+
+
+ANSWER_WITHIN_S: Final = 60.0
+"""All servers are asked together; the next round waits for the slowest, but not for ever."""
 
 
 class Settling:
@@ -73,8 +79,7 @@ class Settling:
         for record in due:
             by_backend.setdefault(record.backend_id, []).append(record)
         self._mute_since_s = {id_: at_s for id_, at_s in self._mute_since_s.items() if id_ in by_backend}
-        for records in by_backend.values():
-            await self._ask(records)
+        await asyncio.gather(*(self._ask(records) for records in by_backend.values()))
 
     async def _ask(self, records: list[PromptRecord]) -> None:
         backend = self._backend(records[0])
@@ -83,13 +88,14 @@ class Settling:
                 self._give_up(records)
             return
         try:
-            fates = await self._comfy.fates(backend, [record.prompt_id for record in records])
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                fates = await self._comfy.fates(backend, [record.prompt_id for record in records])
             for prompt_id, entry in fates.items():
                 if entry is None:
                     self._rescue.forgotten(prompt_id, backend.id)
                 else:
                     self._ledger.end(prompt_id, outcome_of_history(entry))
-        except BackendUnavailable as error:
+        except (BackendUnavailable, TimeoutError) as error:
             now_s = self._clock.monotonic()
             mute_s = now_s - self._mute_since_s.setdefault(backend.id, now_s)
             is_replaced = backend.source is Source.PRIVATE or self._has_stand_in(backend.id)

@@ -114,6 +114,8 @@ class OnItsWay:
     content: bytes = field(repr=False)
     """What is sent: the body with the inputs as the backend has them."""
     is_second_try: bool = False
+    is_put_elsewhere: bool = False
+    """On duty, though the user has a pod: it could not be made ready there."""
     sent_document: Mapping[str, Any] | None = field(default=None, repr=False)
     """``content``, but for the number."""
 
@@ -246,14 +248,31 @@ class Submission:
     async def _make_ready(self, way: OnItsWay) -> PromptRecord | None:
         """Aim it at the user's server, again while that changes. Returns a prompt that the database knows instead."""
         for _ in range(MOST_MOVES):
-            known = await self._aim(way)
+            try:
+                known = await self._aim(way)
+            except PromptRefused as refused:
+                if not self._may_go_elsewhere(way, refused):
+                    raise
+                continue
             if known is not None:
                 return known
             backend = self._placement.backend_for(way.user, way.body.document)
-            if backend.id == way.backend.id:
+            if way.is_put_elsewhere or backend.id == way.backend.id:
                 break
             way.backend = backend  # the route has moved meanwhile
         return None
+
+    def _may_go_elsewhere(self, way: OnItsWay, refused: PromptRefused) -> bool:
+        """Whether the prompt is put elsewhere instead: duty takes what cannot be brought to a pod at this moment."""
+        if way.backend.source is not Source.PRIVATE or refused.refusal.status != 503:
+            return False
+        logger.warning(
+            "prompt %s goes to duty: %s: %s", way.prompt_id, way.backend.id, refused.refusal.message
+        )
+        if way.user is not None:
+            self._nudge(way.user)
+        way.backend, way.is_put_elsewhere = self._routes.duty(way.user), True
+        return True
 
     async def _aim(self, way: OnItsWay) -> PromptRecord | None:
         """Bring its inputs to its backend, have its events heard from there, write it down. Raises PromptRefused."""

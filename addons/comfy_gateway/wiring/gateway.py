@@ -85,10 +85,12 @@ class Gateway:
 
         if self._rules.is_provisioning:
             await run_pods(base, servers, pods)
-            base.tasks.start(kept.archive.resume(servers.places.owners()), name="history of living pods")
             self._farewell = pods.farewell
         else:
             await warn_of_pods(servers.store)
+        base.tasks.start(
+            kept.archive.resume(servers.places.owners()), name="history not read before the start"
+        )
         run_servers(base, servers)
         run_prompts(base, servers, flow)
         return Edge(
