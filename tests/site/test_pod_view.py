@@ -20,9 +20,10 @@ from comfy_gateway.service.routes import Routes
 from comfy_gateway.service.told_files import ToldFiles
 from comfy_gateway.site.app import build_app
 from comfy_gateway.site.pictures import Pictures
-from comfy_gateway.site.pod_view import PodView
+from comfy_gateway.site.pod_view import MUTE_S, PodView
 from comfy_gateway.site.server import SiteServer
 from comfy_gateway.site.vault_view import VaultView
+from tests.fakes.clock import FakeClock
 from tests.service.vault_stand import ALIAS, ALICE, PodStand, pod_stand, vault_of
 from tests.service.vault_stand import Stand as VaultStand
 
@@ -54,6 +55,7 @@ class Stand:
     routes: Routes
     http: aiohttp.ClientSession
     url: str
+    clock: FakeClock
     nudged: list[UserId] = field(default_factory=list)
 
     async def get(
@@ -86,6 +88,7 @@ async def stand(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         routes.set_private(USER, pod.place.backend)
         view = VaultView(vault.vault, Pictures())
         nudged: list[UserId] = []
+        clock = FakeClock()
         patience_s = getattr(request, "param", 30.0)
         pods = PodView(
             http=http,
@@ -93,13 +96,14 @@ async def stand(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
             vault=vault.vault,
             view=view,
             nudge=nudged.append,
+            clock=clock,
             whole_s=patience_s,
             patience_s=patience_s,
         )
         site = SiteServer(build_app(key=KEY, parts=[view, pods]))
         address = await site.start()
         stack.push_async_callback(site.aclose)
-        yield Stand(pod, vault, routes, http, address.url(""), nudged)
+        yield Stand(pod, vault, routes, http, address.url(""), clock, nudged)
 
 
 async def test_a_pod_that_lives_is_asked_for_what_it_has_now(stand: Stand) -> None:
@@ -136,7 +140,13 @@ async def test_a_pod_that_hangs_is_not_waited_for_long(stand: Stand) -> None:
     answer = await stand.get()
     assert (answer.status, answer.body) == (200, b"as it was copied")
     assert stand.nudged == [USER]
+    asked = stand.pod.comfyui.connections
+    assert (await stand.get()).body == b"as it was copied"
+    assert stand.pod.comfyui.connections == asked, "the other pictures of the page do not wait as long"
     stand.pod.comfyui.held.set()
+    stand.pod.make(KEPT.filename, b"written again")
+    await stand.clock.advance(MUTE_S)
+    assert (await stand.get()).body == b"written again"
 
 
 async def test_a_pod_that_breaks_off_before_the_first_byte_is_stood_in_for(stand: Stand) -> None:

@@ -17,6 +17,7 @@ from yarl import URL
 from comfy_gateway.core import site_contract
 from comfy_gateway.core.errors import StoreError
 from comfy_gateway.core.files import FileName
+from comfy_gateway.core.ports import Clock
 from comfy_gateway.core.refusals import UPSTREAM_LATE, UPSTREAM_UNREACHABLE, Refusal
 from comfy_gateway.core.upstream import Source, front_door_headers
 from comfy_gateway.core.users import UserId
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 PATIENCE_S: Final = 5.0
 """How long the first byte of a pod is waited for where the vault has the file too."""
+MUTE_S: Final = 10.0
+"""So long a pod that let its time pass is not asked again for what the vault has: a page shows dozens of pictures."""
 CONNECT_S: Final = 10.0
 FINE: Final = frozenset({200, 206, 304, 416})
 """Answers to a request for a file that is there. Proxies before a pod that is gone say 404 as well as 502."""
@@ -72,6 +75,7 @@ class PodView:
         vault: Kept,
         view: VaultView,
         nudge: Callable[[UserId], None],
+        clock: Clock,
         whole_s: float,
         patience_s: float = PATIENCE_S,
     ) -> None:
@@ -80,6 +84,8 @@ class PodView:
         self._vault = vault
         self._view = view
         self._nudge = nudge
+        self._clock = clock
+        self._mute_until_s: dict[str, float] = {}
         self._whole_s = whole_s
         self._patience_s = patience_s
 
@@ -95,6 +101,8 @@ class PodView:
         if name is None or owner_key is None or not isinstance(where, OnBackend):
             return await self._view.view(request)  # its route went away since the hooks looked
         is_kept = await self._is_kept(owner_key, name)
+        if is_kept and self._is_mute(where.backend.id):
+            return await self._view.view(request)
         said: web.StreamResponse | Refusal | None = None
         async with AsyncExitStack() as stack:
             try:
@@ -103,6 +111,7 @@ class PodView:
                     first = await response.content.readany()
             except TimeoutError:
                 said = UPSTREAM_LATE
+                self._mute_until_s[where.backend.id] = self._clock.monotonic() + MUTE_S
             except (*_BROKEN, ValueError) as error:
                 logger.info("%s does not give a file: %s", where.backend.id, type(error).__name__)
                 said = UPSTREAM_UNREACHABLE
@@ -113,6 +122,11 @@ class PodView:
                 said = UPSTREAM_UNREACHABLE
         self._doubt(owner_key, is_mute=True)
         return await self._view.view(request) if is_kept else answer(said)
+
+    def _is_mute(self, backend_id: str) -> bool:
+        now_s = self._clock.monotonic()
+        self._mute_until_s = {id_: until_s for id_, until_s in self._mute_until_s.items() if until_s > now_s}
+        return backend_id in self._mute_until_s
 
     async def _is_kept(self, owner_key: str, name: FileName) -> bool:
         try:

@@ -52,6 +52,7 @@ async def pages_of(
         vault=vault,
         view=kept_view,
         nudge=nudge,
+        clock=base.clock,
         whole_s=base.settings.limits.upstream_timeout_s,
     )
     ledger, files, visibility = prompts.ledger, kept.files, base.settings.access.visibility
