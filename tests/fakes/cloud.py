@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum, auto
 
 from comfy_gateway.core.errors import CapacityRefused, CloudRefused, CloudUnauthorized, CloudUnavailable
@@ -40,6 +41,8 @@ class RentedPod:
     ended_s: float | None = None
     is_running: bool = True
     status_text: str = "Rented by User"
+    created_at: datetime | None = None
+    """What the cloud says; it may say nothing."""
 
 
 class FakeCloud:
@@ -217,4 +220,5 @@ def _told(pod: RentedPod) -> CloudPod:
         cost_per_hour_usd=pod.cost_per_hour_usd,
         gpu_type=pod.gpu_type,
         status_text=pod.status_text,
+        created_at=pod.created_at,
     )

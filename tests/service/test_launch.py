@@ -1,6 +1,7 @@
 """Buying a pod."""
 
 import logging
+from datetime import UTC, datetime
 
 import pytest
 
@@ -164,6 +165,22 @@ async def test_doubles_under_one_name_lead_to_one_session_and_one_stray(world: W
     pod = await world.ready()
     await world.clock.advance(60)
     assert world.cloud.living() == [pod]
+
+
+async def test_of_doubles_that_are_looked_up_the_oldest_is_kept(world: World) -> None:
+    world.run_loops()
+    world.cloud.creates.append(Create.LOST)
+    world.burst()
+    await world.clock.settle()
+    [younger] = world.cloud.living()
+    world.cloud.make(younger.name)
+    older = world.cloud.make(younger.name)
+    younger.created_at = datetime(2026, 11, 24, 4, 0, 1, tzinfo=UTC)
+    older.created_at = datetime(2026, 11, 24, 4, 0, 0, tzinfo=UTC)
+    await world.until(State.READY)
+    assert world.pod() == older
+    await world.clock.advance(60)
+    assert world.cloud.living() == [older]
 
 
 async def test_without_a_candidate_the_order_is_refused(

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from comfy_gateway.core import admission
 from comfy_gateway.core.errors import (
@@ -25,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 LOOKS = 4
 """Truthful lists without the name before a create of unknown outcome counts as refused. The list lags."""
+
+_UNKNOWN_AGE = datetime.max.replace(tzinfo=UTC)
+"""Counts as the youngest."""
 
 
 class Launch:
@@ -167,11 +171,12 @@ class Launch:
             found = [candidate for candidate in listed if candidate.name == pod.name]
             if found:
                 # Doubles are strays: the cloud watch ends every pod of ours that no session claims.
-                cost_usd = found[0].cost_per_hour_usd
+                oldest = min(found, key=lambda made: made.created_at or _UNKNOWN_AGE)
+                cost_usd = oldest.cost_per_hour_usd
                 made = replace(
                     pod,
-                    pod_id=found[0].id,
-                    gpu_type=found[0].gpu_type,
+                    pod_id=oldest.id,
+                    gpu_type=oldest.gpu_type,
                     cost_per_hour_usd=self._reserved_usd.get(user) if cost_usd is None else cost_usd,
                 )
                 self._sessions.apply(user, Event.CREATED, f"found by name after: {why}", pod=made)
