@@ -1,16 +1,24 @@
 """Every parser that reads what strangers send, behind one function from bytes; each may refuse, none may break."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from posixpath import normpath
 from random import Random
 from typing import Final
+from urllib.parse import unquote
 
 from comfy_gateway.core import loose_json
 from comfy_gateway.core.callers import TrustedProxies, find_caller, without_query_key
 from comfy_gateway.core.classify import PathRefused, classify, needs_identity, prompt_id_of, route_of
 from comfy_gateway.core.cookie import IdentityCookie, cookie_values, without_identity_cookie
 from comfy_gateway.core.frames import read, text
+from comfy_gateway.core.homes import Home, asked
 from comfy_gateway.core.hosts import AllowedHosts, check_origin, explain_foreign
 from comfy_gateway.core.identity import IdentityRules, RequestFacts, identify
+from comfy_gateway.core.input_refs import read as read_ref
+from comfy_gateway.core.input_refs import written
+from comfy_gateway.core.input_spaces import InputSpaces
+from comfy_gateway.core.keys import Keys
 from comfy_gateway.core.prompt_body import PromptBody
 from comfy_gateway.core.request_head import refuse_head
 from comfy_gateway.core.return_path import safe_return
@@ -19,6 +27,10 @@ from comfy_gateway.core.view_query import file_of_query, naming
 
 _COOKIE: Final = IdentityCookie("a key of tests")
 _RULES: Final = IdentityRules()
+_KEYS: Final = Keys(bytes(32))
+_HOME: Final = Home.of(_KEYS, None)
+_SPACES: Final = InputSpaces(_KEYS, "shared")
+_SPACE: Final = _SPACES.own(None)
 
 
 def _prompt(raw: bytes) -> None:
@@ -100,6 +112,33 @@ def _head(raw: bytes) -> None:
         assert head.count(b"\n") == head.count(b"\r") == head.count(b"\r\n")
 
 
+def _home(raw: bytes) -> None:
+    path = _HOME.path_of(raw.decode("utf-8", "surrogateescape"))
+    if path is not None:
+        once = asked(path)
+        opened = unquote(once) if "%" in once else once  # as ComfyUI reads it
+        assert (normpath(opened) + "/").startswith(_HOME.folder + "/")
+
+
+def _input(raw: bytes) -> None:
+    text = raw.decode("utf-8", "surrogateescape")
+    ref = read_ref(text)
+    if ref is None:
+        return
+    there = _SPACE.there(ref.file)
+    folder = "shared" if _SPACES.is_shared(ref.file) else _SPACE.folder
+    assert folder in there.subfolder.split("/")[:2]
+    assert normpath(there.path) == there.path
+    assert _SPACE.plain(there) == (ref.file if folder != "shared" else there)
+    if len(there.path.encode()) < 1024:  # a longer one is not carried, and stays in the folder all the same
+        assert read_ref(written(there, is_annotated=True)) == replace(ref, file=there, is_annotated=True)
+
+
+def _shown(raw: bytes) -> None:
+    shown = _SPACE.shown(raw.replace(b"a", _SPACE.folder.encode()))
+    assert _SPACE.folder.encode() not in shown
+
+
 def _return(raw: bytes) -> None:
     path = safe_return(raw.decode("latin-1"))
     assert path.startswith("/")
@@ -120,6 +159,9 @@ PARSERS: Final[Mapping[str, Callable[[bytes], None]]] = {
     "name": _name,
     "caller": _caller,
     "head": _head,
+    "home": _home,
+    "input": _input,
+    "shown": _shown,
     "return": _return,
     "frame": _frame,
 }
@@ -133,7 +175,7 @@ SEEDS: Final = [
     b"comfy_gateway_user=Im5hbWVkOmJvYiI.AAAA; a=b",
     b'for="[2001:db8::1]:80";proto=https;host=evil, 10.0.0.1',
     b"NaN", b"1e999", b"-Infinity", b'"\\ud800"', b"\xff\xfe{\x00}\x00", b"\xef\xbb\xbf{}", b"9" * 5000,
-    b"[" * 900 + b"]" * 900,
+    b"[" * 900 + b"]" * 900, b"clipspace/a b.png [input]", b"workflows%2F..%252e/a.json", b"3d/x.glb [temp]",
 ]  # fmt: skip
 
 

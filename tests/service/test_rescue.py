@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import orjson
 import pytest
 
+from comfy_gateway.core.input_refusals import INPUTS_UNKNOWN
 from comfy_gateway.core.ports import PromptAnswer
 from comfy_gateway.core.prompts import Outcome, PromptRecord
 from comfy_gateway.core.refusals import Refusal
@@ -255,6 +256,20 @@ async def test_a_prompt_whose_inputs_cannot_come_is_lost(
     await world.clock.advance(1)
     assert record(world, "p1").outcome is Outcome.LOST
     assert "photo.png" in caplog.text
+
+
+async def test_a_replay_waits_for_a_server_that_does_not_tell_yet_which_inputs_are_files(
+    world: World,
+) -> None:
+    pod = await world.ready()
+    await sent(world, "p1", backend_id=pod.name)
+    world.inputs.refusal = INPUTS_UNKNOWN
+    world.rescue.backend_died(ALICE, pod.name)
+    await world.clock.advance(5)
+    assert record(world, "p1").outcome is Outcome.ACCEPTED
+    world.inputs.refusal = None
+    await world.clock.advance(30)
+    assert len(world.comfy.posted) == 1
 
 
 def stored_by_an_earlier_gateway(world: World, prompt_id: str) -> FakeLedgerStore:

@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 
 from comfy_gateway.core import making_up
 from comfy_gateway.core.errors import BackendUnavailable, PromptRefused, StoreUnavailable
+from comfy_gateway.core.input_refusals import INPUTS_UNKNOWN
 from comfy_gateway.core.keys import Keys
 from comfy_gateway.core.ports import Clock, ComfyServer
 from comfy_gateway.core.prompt_body import PromptBody
@@ -237,7 +238,12 @@ class Rescue:
         fates = await self._comfy.fates(target, [record.prompt_id])
         if fates.get(record.prompt_id, True) is not None:
             return None  # an earlier try, of which no answer came, has arrived
-        document = await self._inputs.carry(user, body.document, target)
+        try:
+            document = await self._inputs.carry(user, body.document, target)
+        except PromptRefused as refused:
+            if refused.refusal == INPUTS_UNKNOWN:  # a server that has just come back will tell
+                raise BackendUnavailable(refused.refusal.message) from refused
+            raise
         sid = upstream_sid(self._keys, user, record.sid)
         addressed = replace(body, document=dict(document)).addressed(record.prompt_id, sid)
         if self._turns.has_number(record.prompt_id):
