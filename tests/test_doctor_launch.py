@@ -138,6 +138,27 @@ async def test_when_all_is_sold_out_nothing_is_bought(account: Account) -> None:
     assert account.cloud.pods == {}
 
 
+async def test_a_key_that_may_look_but_not_buy_is_said(account: Account) -> None:
+    account.cloud.faults.add(Fault(operation="create", kind="unauthorized"))
+    assert await account.launch(RUNPOD_API="v2")
+    assert "refuses the API key" in account.about("trial").text
+    assert account.about("end").text == "nothing was bought"
+
+
+async def test_a_front_door_that_has_gone_is_told(account: Account) -> None:
+    """ComfyUI answers once and dies."""
+
+    async def die_when_it_was_heard() -> None:
+        await wait_for(lambda: any(told.subject == "ComfyUI" for told in account.told), "ComfyUI being heard")
+        account.cloud.kill_app(account.cloud.living()[0].id)
+
+    account.cloud.delays = Delays(agent_ready_s=1000)
+    await asyncio.gather(account.launch(), die_when_it_was_heard())
+    assert account.about("front door").status is Status.WARN
+    assert account.failed == ["events"]
+    assert account.about("end").status is Status.OK
+
+
 @pytest.mark.parametrize("kind", ["commit_error", "commit_reset"])
 async def test_a_pod_whose_order_was_not_answered_is_found_and_ended(account: Account, kind: Any) -> None:
     account.cloud.faults.add(Fault(operation="create", kind=kind))
