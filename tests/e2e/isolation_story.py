@@ -278,6 +278,16 @@ async def inputs_are_each_ones_own(alice: Guest, bob: Guest, name: str) -> tuple
     assert isinstance(made, bytes)
     for page in ("/queue", "/history", "/api/jobs"):
         assert not names_space(await (await bob.get(page)).text())
+    drawn = io.BytesIO()
+    Image.new("RGBA", (8, 8), (0, 0, 0, 77)).save(drawn, format="PNG")
+    for original, is_drawn in ((name, True), (secret, False)):
+        about = json.dumps({"filename": original, "subfolder": "", "type": "input"})
+        mask = f"mask-of-{original}"
+        await upload(bob, mask, drawn.getvalue(), "mask", subfolder="clipspace", original_ref=about)
+        for guest in (alice, bob):
+            prompt = {"prompt": reading(f"clipspace/{mask} [input]"), "client_id": guest.client_id}
+            status = (await guest.post("/prompt", prompt)).status
+            assert status == (200 if is_drawn and guest is bob else 400)
     shared = aiohttp.FormData({"subfolder": "shared"})
     shared.add_field("image", hers, filename=name)
     async with bob.http.post(f"{bob.url}/upload/image", data=shared, headers=bob.headers) as refusal:

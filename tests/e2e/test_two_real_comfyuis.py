@@ -124,10 +124,18 @@ async def test_a_page_is_moved_and_comes_back_and_its_queue_and_gallery_stay_rig
         assert numbers == sorted(set(numbers))
 
 
+@pytest.mark.parametrize("isolation", ["actions", "full"])
 async def test_an_upload_follows_its_user_to_the_pod_and_back(
-    comfyui: str, real_pods: Cloud, duty: Duty, start_gateway: StartGateway, http: aiohttp.ClientSession
+    comfyui: str,
+    real_pods: Cloud,
+    duty: Duty,
+    start_gateway: StartGateway,
+    http: aiohttp.ClientSession,
+    isolation: str,
 ) -> None:
-    settings = real_pods.settings(duty, DUTY_POD_URL=comfyui, RUNPOD_TELEMETRY_IDLE_S="4")
+    settings = real_pods.settings(
+        duty, DUTY_POD_URL=comfyui, RUNPOD_TELEMETRY_IDLE_S="4", ISOLATION=isolation
+    )
     async with start_gateway(**settings) as gateway:
         alice = Person(http, gateway.url, client_id="upload-tab")
         # A picture that duty has made becomes an input there, and is needed on the pod.
