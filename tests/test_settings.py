@@ -296,6 +296,10 @@ WRONG = [
     ("RUNPOD_API", "v1", "sdk or v2"),
     ("TRUSTED_PROXIES", "10.0.0.0/8,office", "IP addresses or networks"),
     ("ISOLATION", "some", "off or actions or full"),
+    ("ISOLATION_SHARED_INPUTS", "../x", "single slashes, such as shared/pipelines"),
+    ("ISOLATION_SHARED_INPUTS", "a//b", "single slashes"),
+    ("ISOLATION_SHARED_INPUTS", "3d/all", "nothing in 3d"),
+    ("ISOLATION_SHARED_INPUTS", "user-a", "nothing in 3d"),
     ("ISOLATION_OPERATOR_ROUTES", "free", "paths that begin with a slash"),
     ("GATEWAY_STATE_DIR", "a\0b", "a path"),
     ("RUNPOD_CONFIG_PATH", "a\0b", "a path"),
@@ -648,6 +652,15 @@ def test_how_far_people_are_kept_apart_follows_from_their_sign_in_unless_it_is_s
 ) -> None:
     settings = read(AUTH_MODE=auth_mode, ISOLATION=isolation)
     assert settings.access.visibility == expected
+
+
+def test_the_shared_folder_and_homes_can_be_chosen(read: Load) -> None:
+    folders = {
+        name: read(ISOLATION_SHARED_INPUTS=name).access.shared_inputs for name in ("none", "a/b", "3dx")
+    }
+    assert folders == {"none": "", "a/b": "a/b", "3dx": "3dx"}
+    assert [read(ISOLATION=name).access.has_homes for name in ("full", "actions")] == [True, False]
+    assert not read(ISOLATION="full", ISOLATION_OWN_HOMES="0").access.has_homes
 
 
 def test_the_operators_routes_can_be_chosen(read: Load) -> None:

@@ -123,5 +123,15 @@ def test_lists_hold_ones_own_and_shared_files_alone_and_no_folder_of_a_user() ->
     assert not names_space(json.dumps(told))
 
 
+@pytest.mark.parametrize(
+    ("text", "is_foreign"),
+    [(NS, False), (f"x/{FOREIGN}/y", True), (f"{NS} {FOREIGN}", True), ("user-friendly", False), (7, False)],
+)
+def test_a_prompt_that_names_the_folder_of_another_is_found_out(text: object, is_foreign: bool) -> None:
+    prompt = {"1": {"class_type": "X", "inputs": {"a": ["2", 0], "b": {"c": [text]}}}}
+    assert OWN.names_another(prompt) is is_foreign
+    assert not PLAIN.names_another(prompt)
+
+
 def test_a_space_without_a_shared_folder_has_everything_in_it() -> None:
     assert InputSpace(NS).there(FileName("x.png", "shared", "input")).subfolder == f"{NS}/shared"

@@ -10,7 +10,7 @@ from comfy_gateway.core.files import FileName
 from comfy_gateway.core.operator_routes import OperatorRoutes
 from comfy_gateway.core.view_query import file_of_query
 from comfy_gateway.core.visibility import Isolation, Visibility
-from comfy_gateway.core.whereabouts import Nowhere, Whereabouts
+from comfy_gateway.core.whereabouts import InStore, Nowhere, Whereabouts
 from comfy_gateway.hooks import edge
 from comfy_gateway.hooks.edge import NoInputs
 from comfy_gateway.service.file_owners import FileOwners
@@ -161,6 +161,25 @@ async def test_an_upload_of_another_is_not_there_either(stand: Stand) -> None:
     with_body = by("GET /view?filename=a.png&type=input", "alice")
     with_body.request.headers["Content-Length"] = "5"
     assert (await stand.arrive(with_body)).metadata[edge.SOURCE] == "gateway"
+
+
+class Kept(NoInputs):
+    """Uploads of one's own that the gateway alone still has."""
+
+    def find(self, _user: object, file: FileName) -> Whereabouts:
+        return InStore(ALICE.key, file)
+
+
+async def test_an_upload_that_is_only_kept_is_shown_and_not_worked_on_by_a_shared_server(
+    stand: Stand,
+) -> None:
+    apart(stand, FULL)
+    stand.change(inputs=Kept())
+    shown = await stand.arrive(by("GET /view?filename=a.png&type=input", "alice"))
+    assert shown.request.path.startswith(site_contract.INPUT_PATH)
+    worked_on = await stand.arrive(by("POST /my-node/crop?filename=a.png&type=input", "alice"))
+    assert worked_on.response is not None
+    assert worked_on.response.status_code == 404
 
 
 async def test_on_a_pod_all_files_are_its_users(stand: Stand) -> None:

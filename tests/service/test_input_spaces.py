@@ -86,6 +86,16 @@ async def test_what_is_not_ones_own_is_looked_for_in_ones_own_folder(around: Wor
     assert around.inputs.find(BOB, FileName(name, "", "output")) == Unknown()
 
 
+async def test_a_folder_of_another_is_not_read_by_nodes_that_take_folders(around: World) -> None:
+    def prompt(folder: str) -> dict[str, Any]:
+        return {"prompt": {"1": {"class_type": "LoadImageSetFromFolderNode", "inputs": {"folder": folder}}}}
+
+    with pytest.raises(PromptRefused) as refused:
+        await around.inputs.carry(BOB, prompt(A), around.home.backend)
+    assert refused.value.refusal.status == 400
+    assert await around.inputs.carry(ALICE, prompt(A), around.home.backend) == prompt(A)
+
+
 async def test_ones_own_file_may_be_named_as_the_server_knows_it(around: World) -> None:
     """As the metadata of a picture does."""
     await around.uploaded("a.png", X)

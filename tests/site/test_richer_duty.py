@@ -11,12 +11,13 @@ import pytest
 
 from comfy_gateway.core import site_contract
 from comfy_gateway.core.upstream import Backend, Source, Upstream
+from comfy_gateway.core.visibility import Isolation, Visibility
 from comfy_gateway.site.app import build_app
 from comfy_gateway.site.input_files import InputFiles
 from comfy_gateway.site.server import SiteServer
 from comfy_gateway.site.servers import Servers
 from simulators.comfyui import ComfySimulator, Installation, serve
-from tests.service.inputs_stand import ALICE, PEER, World, world
+from tests.service.inputs_stand import ALICE, PEER, World, png, world
 
 POORER = Installation(without=frozenset({"ImageInvert"}), models={"checkpoints": ("sd15.safetensors",)})
 
@@ -35,10 +36,10 @@ class Site:
             return json.loads(await response.read()), response.headers[site_contract.SOURCE]
 
 
-@pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[Site]:
+@pytest.fixture(params=[Isolation.ACTIONS, Isolation.FULL])
+async def site(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Site]:
     async with AsyncExitStack() as stack:
-        around = await stack.enter_async_context(world(tmp_path))
+        around = await stack.enter_async_context(world(tmp_path, visibility=Visibility(request.param)))
         made = Site(around)
         served = await stack.enter_async_context(serve(ComfySimulator(name="pod", installation=POORER)))
         pod = Backend("pod-x", Source.PRIVATE, Upstream.parse(served.url), alias="private-x")
@@ -69,10 +70,12 @@ def models(info: dict[str, Any]) -> list[str]:
 
 
 async def test_nodes_and_models_that_prompts_find_on_duty_are_offered(site: Site) -> None:
+    (site.around.home.inputs / "duty.png").write_bytes(png(1))
     info, source = await site.get()
     assert "ImageInvert" in info
     assert models(info) == ["sd15.safetensors", "sdxl.safetensors"]
     assert source == "private"
+    assert ("duty.png" in json.dumps(info)) is (site.around.visibility.isolation is Isolation.ACTIONS)
     alone, _source = await site.get("/ImageInvert")
     assert list(alone) == ["ImageInvert"]
 

@@ -45,6 +45,22 @@ class InputSpace:
             return replace(file, subfolder=_joined(_MODELS, self.folder, rest))
         return replace(file, subfolder=_joined(self.folder, file.subfolder))
 
+    def names_another(self, prompt: Any) -> bool:
+        """Whether some text of a prompt has the name of another's folder in it: nodes may read folders by names that
+        are no files, and a picture's metadata tells the name.
+        """
+        waiting = [prompt] if self.folder else []
+        while waiting:
+            value = waiting.pop()
+            if isinstance(value, str):
+                if any(found != self.folder for found in _FOLDER.findall(value)):
+                    return True
+            elif isinstance(value, Mapping):
+                waiting += value.values()
+            elif isinstance(value, list):
+                waiting += value
+        return False
+
     def plain(self, file: FileName) -> FileName:
         """What the user calls a file of the server; the name of any other stays as it is."""
         if not self.folder:

@@ -199,6 +199,8 @@ class Inputs:
             # A name that nobody knows to be one would be read as the server's own.
             raise PromptRefused(INPUTS_UNKNOWN)
         upload_inputs: UploadInputs = _no_inputs if catalogue is None else catalogue.upload_inputs
+        if self._spaces.on(backend, user).names_another(document.get("prompt")):
+            raise PromptRefused(no_such_output("a file of somebody else"))
         if self.hides_names(backend):
             for text in strays_in(document, upload_inputs):
                 raise PromptRefused(no_such_output(text))
