@@ -65,6 +65,15 @@ within seconds. docs/signin.md tells the rest.
   add        add somebody and print the token, once; it is kept nowhere
   --operator may see the operator's pages below /gateway/
 TEXT
+        costs) cat <<'TEXT' ;;
+usage: ./run_gateway.sh costs [--since DAY] [--by user|day|pod] [--csv]
+
+What private pods have cost, failed starts included, as far as RunPod has told their prices. Days are those of UTC.
+
+  --since    from this day on, such as 2026-11-01; 30 days ago when not given
+  --by       one line for each user (the default), day or pod
+  --csv      comma separated, for a spreadsheet
+TEXT
         test) cat <<'TEXT' ;;
 usage: ./run_gateway.sh test [--long] [--audit] [paths] [arguments for pytest]
 
@@ -95,6 +104,7 @@ Commands (the first run makes .venv):
   demo     run the gateway with a simulated ComfyUI and a simulated RunPod
   doctor   check Python, dependencies, settings and connections
   user     add, list and remove people who sign in by a token
+  costs    what private pods have cost, by user, day or pod
   test     run the linters and the quick tests; --long runs all tests
   bench    measure the gateway
 
@@ -148,6 +158,11 @@ user() {
     PYTHONPATH="$ROOT/addons:$ROOT" exec "$VENV_PYTHON" -m comfy_gateway.accounts "$@"
 }
 
+costs() {
+    prepare_environment runtime
+    PYTHONPATH="$ROOT/addons:$ROOT" exec "$VENV_PYTHON" -m comfy_gateway.costs "$@"
+}
+
 run_tests() {
     prepare_environment dev
     PATH="$ROOT/$VENV_BIN:$PATH" exec bash scripts/check.sh "$@"
@@ -177,7 +192,7 @@ case ${1:-} in
 esac
 
 case $command in
-    serve | web | demo | doctor | user | test | bench) ;;
+    serve | web | demo | doctor | user | costs | test | bench) ;;
     *)
         echo "run_gateway.sh: unknown command '$command'; ./run_gateway.sh --help lists the commands" >&2
         exit 2

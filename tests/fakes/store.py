@@ -6,8 +6,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from comfy_gateway.core.costs import Bill
 from comfy_gateway.core.errors import StaleRecord, StoreUnavailable
-from comfy_gateway.core.session import Session, State
+from comfy_gateway.core.session import Pod, Session, State
 from comfy_gateway.core.users import UserId
 from tests.fakes.clock import FakeClock
 
@@ -19,6 +20,7 @@ class PodRow:
     user: UserId
     ended_at: datetime | None = None
     cause: str | None = None
+    pod: Pod | None = None
 
 
 class FakeStore:
@@ -58,7 +60,7 @@ class FakeStore:
         saved = replace(session, version=(stored.version if stored else 0) + 1)
         self.rows[session.user] = copy.deepcopy(saved)
         if session.pod is not None:
-            self.pods.setdefault(session.pod.name, PodRow(session.user))
+            self.pods.setdefault(session.pod.name, PodRow(session.user)).pod = session.pod
         self.saves += 1
         if self.lost_answers:
             self.lost_answers -= 1
@@ -78,6 +80,19 @@ class FakeStore:
         """Whether a session with that pod was ever saved."""
         await self._answer()
         return pod_name in self.pods
+
+    async def bills(self, *, since: datetime) -> Sequence[Bill]:
+        """As the SQL one."""
+        await self._answer()
+        running = {row.pod.name for row in self.rows.values() if row.pod is not None}
+        return [
+            Bill(
+                row.user.key, name, row.pod.gpu_type, row.pod.cost_per_hour_usd, row.pod.ordered_at, row.ended_at,
+                name in running, row.cause,
+            )
+            for name, row in self.pods.items()
+            if row.pod is not None and row.pod.pod_id is not None and (row.ended_at is None or row.ended_at > since)
+        ]  # fmt: skip
 
     async def first_sight(self, pod_id: str, *, at: datetime) -> datetime:
         """The first word stays."""

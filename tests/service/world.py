@@ -32,6 +32,7 @@ from comfy_gateway.service.rules import Rules
 from comfy_gateway.service.sessions import Sessions
 from comfy_gateway.service.settling import Settling
 from comfy_gateway.service.signals import Signals
+from comfy_gateway.service.spending import Spending
 from comfy_gateway.service.strays import Strays
 from comfy_gateway.service.tasks import Tasks
 from comfy_gateway.service.turns import Turns
@@ -118,6 +119,14 @@ class World:
         self.sessions.watch(self.placement.session_moved)
         self.signals = Signals(self.clock, self.tasks)
         self.endings = Endings(self.cloud, self.names, self.clock)
+        self.spending = Spending(
+            budget=self.rules.budget,
+            store=self.store,
+            sessions=self.sessions,
+            signals=self.signals,
+            clock=self.clock,
+            reserve_s=self.rules.idle.idle_s,
+        )
         self.launch = Launch(
             sessions=self.sessions,
             cloud=self.cloud,
@@ -126,6 +135,7 @@ class World:
             keys=KEYS,
             rules=self.rules,
             clock=self.clock,
+            why_not=self.spending.why_not,
         )
         self.life = Life(
             sessions=self.sessions,
@@ -200,6 +210,7 @@ class World:
         """Start the tasks that run for ever, as wiring does."""
         self.tasks.start(self.watch.run(), name="cloud watch")
         self.tasks.start(self.settling.run(), name="settling")
+        self.tasks.start(self.spending.run(), name="budgets")
 
     async def stop(self) -> None:
         """The gateway ends, wherever it stands."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+from comfy_gateway.core.costs import Bill
 from comfy_gateway.core.prompts import Hiding, LedgerChange, LedgerRow, PromptRecord
 from comfy_gateway.core.session import Session
 from comfy_gateway.core.telemetry import Sample
@@ -123,6 +124,10 @@ class SessionStore(Protocol):
 
     async def knows_pod(self, pod_name: str) -> bool:
         """Whether a pod of that name was ever ordered by us."""
+        ...
+
+    async def bills(self, *, since: datetime) -> Sequence[Bill]:
+        """All pods that lived then or later, in the order in which they were ordered."""
         ...
 
     async def first_sight(self, pod_id: str, *, at: datetime) -> datetime:

@@ -1,5 +1,7 @@
 """How old pods are, however the machine's clock is set meanwhile."""
 
+from collections.abc import Collection
+
 from comfy_gateway.core.ports import Clock
 from comfy_gateway.core.session import Pod
 
@@ -19,6 +21,10 @@ class Ages:
             told_s = (self._clock.now() - pod.ordered_at).total_seconds()
             self._born_s[pod.name] = now_s - max(told_s, 0.0)
         return now_s - self._born_s[pod.name]
+
+    def keep(self, pod_names: Collection[str]) -> None:
+        """Forget all others."""
+        self._born_s = {name: born_s for name, born_s in self._born_s.items() if name in pod_names}
 
     def forget(self, pod_name: str) -> None:
         """The pod has ended."""

@@ -1,7 +1,7 @@
 """Buying a pod: written down first, asked for once, looked up by name whenever the outcome is unknown."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -44,7 +44,10 @@ class Launch:
         keys: Keys,
         rules: Rules,
         clock: Clock,
+        why_not: Callable[[UserId, float], Awaitable[str | None]],
     ) -> None:
+        """``why_not`` says why a user may not have a pod at a price per hour today."""
+        self._why_not = why_not
         self._sessions = sessions
         self._cloud = cloud
         self._names = names
@@ -124,6 +127,8 @@ class Launch:
             return None, f"no price: {error}"
         if price_usd is None:
             return None, "the cloud does not offer it at any price"
+        if (over_budget := await self._why_not(user, price_usd)) is not None:
+            return price_usd, over_budget
         others = self._sessions.counted(but=user)
         committed_usd = sum(
             self._reserved_usd.get(other.user, 0.0)

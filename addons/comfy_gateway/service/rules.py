@@ -5,8 +5,11 @@ from dataclasses import dataclass, field
 
 from comfy_gateway.core.admission import Caps
 from comfy_gateway.core.boot import BootLimits
+from comfy_gateway.core.budget import Budget
 from comfy_gateway.core.idleness import IdleLimits
 from comfy_gateway.core.ports import Candidate
+
+NO_BUDGET = Budget()
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +20,7 @@ class Rules:
     """Where to buy, in order; empty where provisioning is off."""
     caps: Caps
     idle: IdleLimits
+    budget: Budget = NO_BUDGET
     threshold_count: int = 5
     threshold_window_s: float = 60.0
     startup_timeout_s: float = 360.0

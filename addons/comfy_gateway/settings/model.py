@@ -424,6 +424,12 @@ class Limits(Group):
     """Private pods at one time; users beyond it stay on duty."""
     budget_hourly_usd: Annotated[float, Var("BUDGET_HOURLY_USD"), Field(ge=0, le=1_000_000)] = 20
     """What all private pods together may cost in an hour; users beyond it stay on duty."""
+    budget_daily_usd: Annotated[float, Var("BUDGET_DAILY_USD"), Field(ge=0, le=1_000_000)] = 0
+    """What all private pods may cost in a day of UTC; then they are drained and users stay on duty. 0: no bound."""
+    budget_user_daily_usd: Annotated[float, Var("BUDGET_USER_DAILY_USD"), Field(ge=0, le=1_000_000)] = 0
+    """The same for the pods of one user."""
+    max_lifetime_s: Annotated[int, Var("RUNPOD_MAX_LIFETIME_S"), Field(ge=0, le=31_536_000)] = 0
+    """A private pod is drained after so long, however busy it is. 0: no bound."""
     upstream_timeout_s: Annotated[Seconds, Var("GATEWAY_UPSTREAM_TIMEOUT_S")] = 300
     """A server that sends no first byte of its answer for so long is given up with 504."""
     connect_timeout_s: Annotated[Seconds, Var("GATEWAY_CONNECT_TIMEOUT_S")] = 10

@@ -10,6 +10,7 @@ from comfy_gateway.adapters.runpod.v2_order import V2Order
 from comfy_gateway.adapters.vault_disk import BlockingFiles
 from comfy_gateway.core import duty_servers
 from comfy_gateway.core.admission import Caps
+from comfy_gateway.core.budget import Budget
 from comfy_gateway.core.idleness import IdleLimits
 from comfy_gateway.core.ports import Candidate
 from comfy_gateway.core.upstream import Backend, Source
@@ -90,6 +91,11 @@ def rules_of(settings: Settings) -> Rules:
     return Rules(
         candidates=candidates if settings.can_provision else (),
         caps=Caps(settings.limits.max_active_sessions, settings.limits.budget_hourly_usd),
+        budget=Budget(
+            daily_usd=settings.limits.budget_daily_usd,
+            user_daily_usd=settings.limits.budget_user_daily_usd,
+            max_lifetime_s=settings.limits.max_lifetime_s,
+        ),
         idle=IdleLimits(
             idle_s=settings.telemetry.idle_s,
             gpu_threshold_percent=settings.telemetry.gpu_threshold_percent,

@@ -16,6 +16,7 @@ from comfy_gateway.service.launch import Launch
 from comfy_gateway.service.life import Life
 from comfy_gateway.service.no_cloud import NoCloud
 from comfy_gateway.service.signals import Signals
+from comfy_gateway.service.spending import Spending
 from comfy_gateway.service.strays import Strays
 from comfy_gateway.service.vault import Vault
 from comfy_gateway.wiring.base import Base
@@ -34,6 +35,7 @@ class PodParts:
     bursts: Bursts
     signals: Signals
     watch: CloudWatch
+    spending: Spending
     farewell: Farewell
 
 
@@ -48,6 +50,14 @@ def build_pods(
     signals = Signals(clock, tasks)
     vault.on_failure(signals.nudge)
     endings = Endings(cloud, names, clock)
+    spending = Spending(
+        budget=rules.budget,
+        store=servers.store,
+        sessions=sessions,
+        signals=signals,
+        clock=clock,
+        reserve_s=rules.idle.idle_s,
+    )
     life = Life(
         sessions=sessions,
         launch=Launch(
@@ -58,6 +68,7 @@ def build_pods(
             keys=base.keys,
             rules=rules,
             clock=clock,
+            why_not=spending.why_not,
         ),
         endings=endings,
         signals=signals,
@@ -96,6 +107,7 @@ def build_pods(
         bursts=Bursts(sessions=sessions, rules=rules, clock=clock, begin=life.begin),
         signals=signals,
         watch=watch,
+        spending=spending,
         farewell=Farewell(sessions, endings, vault, is_ending=settings.runpod.terminate_on_exit),
     )
 
@@ -105,6 +117,7 @@ async def run_pods(base: Base, servers: ServerParts, pods: PodParts) -> None:
     for session in await servers.sessions.load():
         pods.life.begin(session.user)
     base.tasks.start(pods.watch.run(), name="cloud watch")
+    base.tasks.start(pods.spending.run(), name="budgets")
 
 
 async def warn_of_pods(store: SessionStore) -> None:

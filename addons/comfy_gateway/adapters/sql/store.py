@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from comfy_gateway.adapters.sql.database import DEFAULT_TIMEOUT_S, Database, open_database
 from comfy_gateway.adapters.sql.tables import pods, sessions, stray_pods
+from comfy_gateway.core.costs import Bill
 from comfy_gateway.core.errors import StaleRecord
 from comfy_gateway.core.session import Pod, Session, State
 from comfy_gateway.core.users import UserId
@@ -71,6 +72,29 @@ class SqlSessionStore:
         async with self._database.transaction() as connection:
             found = await connection.scalar(select(pods.c.name).where(pods.c.name == pod_name))
         return found is not None
+
+    async def bills(self, *, since: datetime) -> Sequence[Bill]:
+        """Pods that the cloud has named and that lived then or later; an order that made none costs nothing."""
+        query = (
+            select(pods, sessions.c.user_key.is_not(None).label("is_running"))
+            .select_from(pods.outerjoin(sessions, sessions.c.pod_name == pods.c.name))
+            .where(pods.c.pod_id.is_not(None), or_(pods.c.ended_at.is_(None), pods.c.ended_at > since))
+            .order_by(pods.c.ordered_at, pods.c.name)
+        )
+        async with self._database.reading() as connection:
+            return [
+                Bill(
+                    user_key=row.user_key,
+                    pod_name=row.name,
+                    gpu_type=row.gpu_type,
+                    usd_per_hour=row.cost_per_hour_usd,
+                    began_at=row.ordered_at,
+                    ended_at=row.ended_at,
+                    is_running=bool(row.is_running),
+                    cause=row.cause,
+                )
+                for row in await connection.execute(query)
+            ]
 
     async def first_sight(self, pod_id: str, *, at: datetime) -> datetime:
         """When this pod was first seen; the first word stays."""
