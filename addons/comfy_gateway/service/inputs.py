@@ -195,7 +195,7 @@ class Inputs:
         again, as in a replay, means the same contents as before. Raises PromptRefused.
         """
         catalogue = await self._catalogue(user, backend, peer)
-        if catalogue is None and self._spaces.on(backend, user).folder:
+        if catalogue is None and document.get("prompt") and self._spaces.on(backend, user).folder:
             # A name that nobody knows to be one would be read as the server's own.
             raise PromptRefused(INPUTS_UNKNOWN)
         upload_inputs: UploadInputs = _no_inputs if catalogue is None else catalogue.upload_inputs
