@@ -13,6 +13,7 @@ from comfy_gateway.core.input_refs import (
     InputRef,
     canonical,
     first_of_numbered,
+    may_name_files,
     numbered,
     read,
     refs_in,
@@ -249,3 +250,22 @@ def test_names_that_may_clash_have_one_beginning(name: str) -> None:
     names = list(islice(numbered(FileName(name, "s", "temp")), 12))
     assert {first_of_numbered(file) for file in names} == {FileName(name, "s", "temp")}
     assert first_of_numbered(FileName("a (1) (2).png")) == FileName("a.png")
+
+
+@pytest.mark.parametrize(
+    ("value", "is_like_one"),
+    [
+        ("a.png", True),
+        ("sub/a.b.JPEG [input]", True),
+        ({"__value__": ["a.webp"]}, True),
+        ("a.png ", True),
+        ("ComfyUI", False),
+        ("a cat. It sits", False),
+        (["4", 0], False),
+        (3.5, False),
+    ],
+)
+def test_what_looks_like_a_file_is_found_in_any_node(value: Any, is_like_one: bool) -> None:
+    prompt = {"1": {"class_type": "Any", "inputs": {"x": 1, "y": value}}, "2": {"inputs": None}, "3": None}
+    assert may_name_files({"prompt": prompt}) is is_like_one
+    assert not may_name_files({})

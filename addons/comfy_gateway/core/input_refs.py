@@ -22,6 +22,7 @@ _MOST_NAME_BYTES: Final = 255
 _UNWRITABLE: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 """Controls, halves of characters, and line ends."""
 _NUMBERS: Final = re.compile(r"(?: \([0-9]+\))+\Z")
+_LIKE_A_FILE: Final = re.compile(r"\.[^./\s]{1,12}(?:.\[(?:input|output|temp)\])?\s*\Z", re.DOTALL)
 _MOST_NESTING: Final = 2
 """Objects within an input's value in which annotated texts are looked for: Load3D needs one."""
 
@@ -125,6 +126,17 @@ def strays_in(document: Mapping[str, Any], upload_inputs: UploadInputs) -> Itera
                 names_file = name in flagged or text.endswith(_ANNOTATIONS)
                 if names_file and text.strip() and read(text) is None:
                     yield text
+
+
+def may_name_files(document: Mapping[str, Any]) -> bool:
+    """Whether some text among a prompt's inputs looks like the name of a file, whatever node it is for."""
+    prompt = document.get("prompt")
+    for node in prompt.values() if isinstance(prompt, Mapping) else ():
+        inputs = node.get("inputs") if isinstance(node, Mapping) else None
+        for value in inputs.values() if isinstance(inputs, Mapping) else ():
+            if any(_LIKE_A_FILE.search(text) for text in _texts_in(value, _MOST_NESTING)):
+                return True
+    return False
 
 
 def numbered(file: FileName) -> Iterator[FileName]:

@@ -24,6 +24,7 @@ from comfy_gateway.core.input_refs import (
     InputRef,
     UploadInputs,
     canonical,
+    may_name_files,
     refs_in,
     strays_in,
     with_refs,
@@ -195,7 +196,7 @@ class Inputs:
         again, as in a replay, means the same contents as before. Raises PromptRefused.
         """
         catalogue = await self._catalogue(user, backend, peer)
-        if catalogue is None and document.get("prompt") and self._spaces.on(backend, user).folder:
+        if catalogue is None and self._spaces.on(backend, user).folder and may_name_files(document):
             # A name that nobody knows to be one would be read as the server's own.
             raise PromptRefused(INPUTS_UNKNOWN)
         upload_inputs: UploadInputs = _no_inputs if catalogue is None else catalogue.upload_inputs
