@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import re
 import socket
 import sys
 import tempfile
@@ -140,12 +141,14 @@ async def test_by_hand_too_a_port_that_is_taken_ends_the_start_and_is_named(
     assert "Traceback" not in ended.stdout + ended.stderr
 
 
-async def test_the_log_of_a_start_says_where_the_gateway_is_and_nothing_else_of_ours(
+async def test_the_log_of_a_start_says_where_the_gateway_and_its_servers_are_and_nothing_else_of_ours(
     duty: Duty, start_gateway: StartGateway
 ) -> None:
     async with start_gateway(DUTY_POD_URL=duty.url) as gateway:
         told = [line.partition("] ")[2] for line in gateway.lines]
-    assert told == [f"Loading script {SCRIPT}", f"The gateway is ready at {gateway.url}/"]
+    [first, server, last] = told
+    assert (first, last) == (f"Loading script {SCRIPT}", f"The gateway is ready at {gateway.url}/")
+    assert re.fullmatch(rf"duty server duty-[0-9a-f]+ is {re.escape(duty.url)}", server)
 
 
 # Starts that cannot be --------------------------------------------------------------------------------------
