@@ -53,4 +53,6 @@ def running(
 def _listens(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        is_open = probe.connect_ex(("127.0.0.1", port)) == 0
+        # A free port of the ephemeral range may be given to this very socket, which then meets itself.
+        return is_open and probe.getsockname() != probe.getpeername()

@@ -113,7 +113,9 @@ class PodProcess:
         def listens() -> bool:
             assert self.process.poll() is None, f"the pod has ended:\n{self.log}"
             with socket.socket() as probe:
-                return probe.connect_ex(("127.0.0.1", int(self.env[name]))) == 0
+                is_open = probe.connect_ex(("127.0.0.1", int(self.env[name]))) == 0
+                # A free port of the ephemeral range may be given to this very socket, which then meets itself.
+                return is_open and probe.getsockname() != probe.getpeername()
 
         wait_for_blocking(listens, f"{name} to be listened on", deadline_s=within_s)
 
