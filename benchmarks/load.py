@@ -10,7 +10,8 @@ from benchmarks.machine import pinned
 _UNITS_MS = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60_000.0}
 _PERCENTILE = re.compile(r"^\s+(50|99)%\s+([\d.]+)(us|ms|s|m)\s*$", re.MULTILINE)
 _RATE = re.compile(r"^Requests/sec:\s+([\d.]+)", re.MULTILINE)
-_WRONG = re.compile(r"Non-2xx or 3xx responses: (\d+)|Socket errors: (.*)")
+_WRONG = re.compile(r"Non-2xx or 3xx responses: \d+")
+_LOST = re.compile(r"Socket errors: (.*)")
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,8 @@ class Round:
     per_s: float
     p50_ms: float
     p99_ms: float
+    lost: str = ""
+    """Requests that got no answer, in wrk's words."""
 
 
 @dataclass(frozen=True)
@@ -76,4 +79,5 @@ def measure(work: Work, port: int, seconds: float, folder: Path, *, core: int) -
     latency = {number: float(value) * _UNITS_MS[unit] for number, value, unit in _PERCENTILE.findall(told)}
     rate = _RATE.search(told)
     assert rate is not None
-    return Round(float(rate[1]), latency["50"], latency["99"])
+    lost = _LOST.search(told)
+    return Round(float(rate[1]), latency["50"], latency["99"], "" if lost is None else lost[1])
