@@ -22,6 +22,8 @@ from fnmatch import fnmatchcase
 from typing import Any, Final
 from urllib.parse import unquote
 
+from comfy_gateway.core.interface_files import is_versioned_file
+
 
 class RequestClass(StrEnum):
     """Who answers once a user has a private pod."""
@@ -183,7 +185,8 @@ def is_under_api(path: str) -> bool:
 
 def _classify(method: str, plain: str, rules: RouteRules) -> RequestClass:
     if plain == "/gateway" or plain.startswith("/gateway/"):
-        return RequestClass.RESERVED
+        is_read = method in {"GET", "HEAD"}
+        return RequestClass.INTERFACE if is_read and is_versioned_file(plain) else RequestClass.RESERVED
     bare = _without_api(plain)
     built_in = _built_in(method, plain, bare)
     if built_in in ROUTABLE:

@@ -22,6 +22,7 @@ from comfy_gateway.core.whereabouts import Unknown, Whereabouts
 from comfy_gateway.service.activity import Activity
 from comfy_gateway.service.bursts import Bursts
 from comfy_gateway.service.files import Files
+from comfy_gateway.service.interface_cache import InterfaceCache
 from comfy_gateway.service.ledger import Ledger
 from comfy_gateway.service.routes import Routes
 from comfy_gateway.service.signed_in import SignedInSessions
@@ -90,6 +91,8 @@ class Edge:
     """None: nobody signs in."""
     sessions: SignedInSessions | None = None
     """Of browsers that have signed in, where the sign-in mode has any."""
+    interface: InterfaceCache | None = None
+    """None: every file of the front end is the shared server's to answer."""
     nudge: Callable[[UserId], None] = lambda _user: None
     """Has the user's pod looked at soon."""
 

@@ -15,7 +15,7 @@ from comfy_gateway.core.upstream import Backend, Source
 from comfy_gateway.core.users import UserId
 from comfy_gateway.core.view_query import file_of_query, naming
 from comfy_gateway.core.whereabouts import InStore, InVault, Nowhere, OnBackend, Unknown, Whereabouts
-from comfy_gateway.hooks import edge, forward
+from comfy_gateway.hooks import edge, forward, kept_interface
 from comfy_gateway.hooks.answers import answer, answer_here, answer_not_found
 from comfy_gateway.hooks.edge import Door, Edge
 from comfy_gateway.hooks.fail_closed import fail_closed_async
@@ -57,6 +57,8 @@ class RouterHook:
             _to_relay(flow, gateway, user)
         elif request_class is RequestClass.RESERVED:
             forward.to_site(flow, gateway)
+        elif request_class is RequestClass.INTERFACE and await kept_interface.serve(flow, gateway):
+            pass
         elif _is_operators(flow, gateway, request_class, gateway.routes.current(user)):
             answer(flow, gateway, OPERATORS_ROUTE)
         elif (path := _path_on_site(flow, gateway, request_class, user)) is not None:

@@ -442,6 +442,10 @@ class Limits(Group):
     """Megabytes of bodies that mitmweb and recordings keep per flow; auto: some there, none in mitmdump."""
     fast_path: Annotated[Flag, Var("FAST_PATH")] = True
     """Replace the slowest parts of mitmproxy by quicker ones that do the same; 0 leaves it as it is."""
+    interface_cache: Annotated[Flag, Var("INTERFACE_CACHE")] = True
+    """Keep the shared server's front end in memory, compressed, so that a reloaded page asks for next to nothing."""
+    interface_cache_mb: Annotated[int, Var("INTERFACE_CACHE_MB"), Field(ge=1, le=100_000)] = 256
+    """Megabytes of memory for that; beyond it the files that were not asked for the longest go."""
     max_upload_mb: Annotated[int, Var("GATEWAY_MAX_UPLOAD_MB"), Field(ge=1, le=1_000_000)] = 4096
     """Megabytes that one upload of an input file may have; ComfyUI's own --max-upload-size bounds it as well."""
     inputs_max_gb: Annotated[int, Var("GATEWAY_INPUTS_MAX_GB"), Field(ge=1, le=1_000_000)] = 20

@@ -13,6 +13,7 @@ from comfy_gateway.wiring.base import open_base
 from comfy_gateway.wiring.from_settings import order_of, rules_of
 from comfy_gateway.wiring.homes import home_pages
 from comfy_gateway.wiring.inputs import open_inputs
+from comfy_gateway.wiring.interface import build_interface
 from comfy_gateway.wiring.kept import build_kept, open_vault
 from comfy_gateway.wiring.ledger import open_ledger
 from comfy_gateway.wiring.pages import open_site, pages_of
@@ -115,5 +116,6 @@ class Gateway:
             inputs=inputs.inputs,
             sign_in=entrance.sign_in,
             sessions=entrance.sessions,
+            interface=await build_interface(base, servers),
             nudge=pods.signals.nudge,
         )
