@@ -23,6 +23,7 @@ from comfy_gateway.hooks.header_fields import rewrite
 
 _SAID_BY_SITE: Final = frozenset({site_contract.SOURCE.lower(), "x-comfy-session-user"})
 MAX_BUFFERED_ANSWER_BYTES: Final = 10 * 1024 * 1024
+MAX_COMPRESSED_ANSWER_BYTES: Final = 32 * 1024 * 1024
 MUTE_STATUS: Final = 502
 """From here on it is a proxy's word that the server behind it does not answer."""
 CLIENT_LEFT: Final = "Client disconnected."
@@ -134,6 +135,8 @@ class RouterHook:
             headers.add("Set-Cookie", cookie)
         if flow.metadata.get(edge.PROMPT):
             flow.response.stream = _is_long(headers, MAX_BUFFERED_ANSWER_BYTES)
+        elif flow.metadata.get(edge.COMPRESS):
+            flow.response.stream = not _is_short(headers, MAX_COMPRESSED_ANSWER_BYTES)
         else:
             flow.response.stream = not self._may_keep(headers)
 

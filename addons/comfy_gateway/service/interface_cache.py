@@ -29,6 +29,8 @@ FRESH_S: Final = 2.0
 """A look that began so long ago or less serves for the next page load too."""
 SWEEP_S: Final = 600.0
 """Files of the front end are compared with the server's after so long, in case they changed and its page did not."""
+HINTED: Final = "/assets/lib/"
+"""Where the front end has the libraries that it always loads: modules without a hash in their names, by the hundred."""
 AT_ONCE: Final = 8
 """Questions of one look that are open at a time."""
 
@@ -58,8 +60,12 @@ class _Look:
 
     version: Version
     page: Kept
-    """As browsers get it."""
+    """As browsers get it that have been here."""
+    hinted: Kept
+    """The same that asks for modules in advance: a hint costs a browser time that has the module already."""
     began_s: float
+    hints: int
+    """Modules that the page asks for in advance."""
 
 
 class InterfaceCache:
@@ -81,6 +87,8 @@ class InterfaceCache:
         self._tasks = tasks
         self._is_module = is_module
         self._look: _Look | None = None
+        self._used: dict[str, None] = {}
+        """Modules that pages have asked for, in the order in which the first page did."""
         self._drift: dict[str, str] = {}
         """Validators of files of the front end that changed while its page did not."""
         self._swept_s = clock.monotonic()
@@ -102,7 +110,11 @@ class InterfaceCache:
             if look is None:
                 return None
             if path == PAGE:
-                return await self._served(look.page, asked, interface_files.ASK_AGAIN)
+                has_been_here = any(
+                    is_known_to(asked.if_none_match, page.digest) for page in (look.page, look.hinted)
+                )
+                page = look.page if has_been_here else look.hinted
+                return await self._served(page, asked, interface_files.ASK_AGAIN)
             kept = self._at_hand(path, look.version)
             if kept is None:
                 kept = await self._fetches.do(path, lambda: self._brought(path))
@@ -112,8 +124,9 @@ class InterfaceCache:
         if kept is None:
             return None
         is_settled = tag == look.version.tag and self._belongs(kept, look.version)
-        served = await self._served(kept, asked, interface_files.cache_control(path, is_settled=is_settled))
-        return served
+        if is_settled and path.startswith(HINTED):
+            self._used.setdefault(path)
+        return await self._served(kept, asked, interface_files.cache_control(path, is_settled=is_settled))
 
     async def _served(self, kept: Kept, asked: Asked, cache_control: str) -> Served:
         headers = {"Cache-Control": cache_control, "Vary": "Accept-Encoding"}
@@ -134,6 +147,10 @@ class InterfaceCache:
         if listed is not None:
             return kept.validator == listed
         return interface_files.is_of_front_end(kept.path) and kept.of_front_end == version.front_end
+
+    def _is_at_hand(self, path: str, version: Version) -> bool:
+        kept = self._store.get(path)
+        return kept is not None and self._belongs(kept, version)
 
     def _at_hand(self, path: str, version: Version) -> Kept | None:
         kept = self._store.get(path)
@@ -203,22 +220,21 @@ class InterfaceCache:
             {interface_files.folder_of(path) for path in apart},
         )
         look = self._look
-        if look is None or look.version.tag != version.tag:
+        is_new = look is None or look.version.tag != version.tag
+        if is_new:
             logger.info("the front end is at version %s", version.tag)
-            text = versioned(page.body.decode("utf-8", "replace"), version)
-            if text is None:
+        used = [path for path in self._used if self._is_at_hand(path, version)]
+        if look is None or is_new or look.hints != len(used):
+            bare = versioned(page.body.decode("utf-8", "replace"), version)
+            hinting = versioned(page.body.decode("utf-8", "replace"), version, used)
+            if bare is None and is_new:
                 logger.warning(
                     "the page of the front end is not made as we know it: its files are asked for again"
                 )
-            told = Told(
-                200,
-                {"etag": page.validator, "content-type": page.content_type},
-                page.body if text is None else text.encode(),
-            )
-            shown = Kept.of(PAGE, told, began_s)
+            shown, hinted = _shown(page, bare, began_s), _shown(page, hinting, began_s)
         else:
-            shown = look.page
-        self._look = _Look(version, shown, began_s)
+            shown, hinted = look.page, look.hinted
+        self._look = _Look(version, shown, hinted, began_s, len(used))
         self._sweep_in_time()
         return self._look
 
@@ -258,6 +274,12 @@ class InterfaceCache:
             if validator != before:
                 logger.info("%s has changed although the page has not", kept.path)
                 self._drift[kept.path] = validator
+
+
+def _shown(page: Kept, text: str | None, asked_s: float) -> Kept:
+    """The page as browsers get it; as it is where there is no other text."""
+    headers = {"etag": page.validator, "content-type": page.content_type}
+    return Kept.of(PAGE, Told(200, headers, page.body if text is None else text.encode()), asked_s)
 
 
 def _is_free(kept: Kept | None) -> bool:

@@ -5,6 +5,7 @@ from functools import partial
 
 from comfy_gateway.core.callers import TrustedProxies
 from comfy_gateway.hooks.bounds import BoundsHook, ConnectionBounds
+from comfy_gateway.hooks.compress import CompressHook
 from comfy_gateway.hooks.deadlines import DeadlinesHook
 from comfy_gateway.hooks.edge import Door
 from comfy_gateway.hooks.error_pages import ErrorPages
@@ -55,6 +56,7 @@ def addons_for(settings: Settings) -> list[object]:
         ),
         BoundsHook(_bounds_of(settings)),
         IdentityHook(door, caller_rules(settings)),
+        *([CompressHook()] if settings.limits.interface_cache else []),
         PromptsHook(door),
         RouterHook(door, keep_bytes=keep_bytes),
         DeadlinesHook(
