@@ -68,9 +68,3 @@ def test_a_page_without_a_map_gets_one_before_its_first_module() -> None:
 )
 def test_a_page_that_is_not_made_as_we_know_it_is_left_alone(page: str) -> None:
     assert versioned(page, VERSION) is None
-
-
-def test_modules_that_are_known_to_be_used_are_asked_for_early() -> None:
-    page = versioned(PAGE, VERSION, ["/assets/lib/a.mjs", "/assets/lib/a&lt.mjs"])
-    assert page is not None
-    assert f'<link rel="preload" as="script" crossorigin href="{ROOT}assets/lib/a.mjs"></head>' in page

@@ -272,21 +272,3 @@ async def test_a_listing_that_cannot_be_read_leaves_extensions_where_they_are(st
     page = (await stand.get("/")).body.decode()
     assert "extensions/core/" in page
     assert "extensions/mine/" not in page
-
-
-async def test_who_comes_for_the_first_time_is_told_early_what_pages_import(stand: Stand) -> None:
-    library = "/assets/lib/vue.mjs"
-    stand.write(library, "1;")
-    tag = await stand.tag()
-    hint = f'crossorigin href="./gateway/files/{tag}{library}"'
-    bare = await stand.get("/")
-    assert hint not in bare.body.decode()
-    await stand.get(f"/gateway/files/{tag}{library}")
-    assert await stand.cache.serve(Asked(f"/gateway/files/{tag}/assets/lib/none.mjs")) is None
-    await stand.clock.advance(FRESH_S + 0.1)
-    first = await stand.get("/")
-    assert first.body.decode().count('rel="preload"') == 1
-    assert hint in first.body.decode()
-    again = await stand.get("/", known=first.headers["ETag"])
-    assert (again.status, again.body) == (200, bare.body)
-    assert (await stand.get("/", known=again.headers["ETag"])).status == 304

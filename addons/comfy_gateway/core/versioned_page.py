@@ -10,7 +10,6 @@ So each module has one address, however it is named, and is evaluated once.
 """
 
 import re
-from collections.abc import Iterable
 from typing import Any, Final
 
 import orjson
@@ -27,11 +26,8 @@ _FIRST_SCRIPT: Final = re.compile(r"<(?:script\b|link\b[^>]*\bmodulepreload)", r
 _UNKNOWN: Final = re.compile(r"<base\b|content-security-policy|\bintegrity\s*=", re.I)
 
 
-def versioned(page: str, version: Version, used: Iterable[str] = ()) -> str | None:
-    """The page with versioned addresses, or None for one that is not made as we know it.
-
-    ``used``: modules that pages are known to import, to be asked for before the one that imports them has come.
-    """
+def versioned(page: str, version: Version) -> str | None:
+    """The page with versioned addresses, or None for one that is not made as we know it."""
     maps = _MAP.findall(page)
     if _UNKNOWN.search(page) or len(maps) > 1:
         return None
@@ -50,13 +46,7 @@ def versioned(page: str, version: Version, used: Iterable[str] = ()) -> str | No
         rest = page
     head, tail = rest[: first.start()], rest[first.start() :]
     root = f".{PREFIX}{version.tag}/"
-    hints = "".join(
-        f'<link rel="preload" as="script" crossorigin href="{root}{path[1:]}">'
-        for path in used
-        if "&" not in path
-    )
-    made = _TAG.sub(lambda found: _ADDRESS.sub(rf"\g<1>{root}\g<2>", found[0]), f"{head}{tag}{tail}")
-    return made.replace("</head>", f"{hints}</head>", 1)
+    return _TAG.sub(lambda found: _ADDRESS.sub(rf"\g<1>{root}\g<2>", found[0]), f"{head}{tag}{tail}")
 
 
 def _imports(text: str) -> dict[str, str] | None:

@@ -29,8 +29,6 @@ FRESH_S: Final = 2.0
 """A look that began so long ago or less serves for the next page load too."""
 SWEEP_S: Final = 600.0
 """Files of the front end are compared with the server's after so long, in case they changed and its page did not."""
-HINTED: Final = "/assets/lib/"
-"""Where the front end has the libraries that it always loads: modules without a hash in their names, by the hundred."""
 AT_ONCE: Final = 8
 """Questions of one look that are open at a time."""
 
@@ -60,12 +58,8 @@ class _Look:
 
     version: Version
     page: Kept
-    """As browsers get it that have been here."""
-    hinted: Kept
-    """The same that asks for modules in advance: a hint costs a browser time that has the module already."""
+    """As browsers get it."""
     began_s: float
-    hints: int
-    """Modules that the page asks for in advance."""
 
 
 class InterfaceCache:
@@ -87,8 +81,6 @@ class InterfaceCache:
         self._tasks = tasks
         self._is_module = is_module
         self._look: _Look | None = None
-        self._used: dict[str, None] = {}
-        """Modules that pages have asked for, in the order in which the first page did."""
         self._drift: dict[str, str] = {}
         """Validators of files of the front end that changed while its page did not."""
         self._swept_s = clock.monotonic()
@@ -110,11 +102,7 @@ class InterfaceCache:
             if look is None:
                 return None
             if path == PAGE:
-                has_been_here = any(
-                    is_known_to(asked.if_none_match, page.digest) for page in (look.page, look.hinted)
-                )
-                page = look.page if has_been_here else look.hinted
-                return await self._served(page, asked, interface_files.ASK_AGAIN)
+                return await self._served(look.page, asked, interface_files.ASK_AGAIN)
             kept = self._at_hand(path, look.version)
             if kept is None:
                 kept = await self._fetches.do(path, lambda: self._brought(path))
@@ -124,8 +112,6 @@ class InterfaceCache:
         if kept is None:
             return None
         is_settled = tag == look.version.tag and self._belongs(kept, look.version)
-        if is_settled and path.startswith(HINTED):
-            self._used.setdefault(path)
         return await self._served(kept, asked, interface_files.cache_control(path, is_settled=is_settled))
 
     async def _served(self, kept: Kept, asked: Asked, cache_control: str) -> Served:
@@ -147,10 +133,6 @@ class InterfaceCache:
         if listed is not None:
             return kept.validator == listed
         return interface_files.is_of_front_end(kept.path) and kept.of_front_end == version.front_end
-
-    def _is_at_hand(self, path: str, version: Version) -> bool:
-        kept = self._store.get(path)
-        return kept is not None and self._belongs(kept, version)
 
     def _at_hand(self, path: str, version: Version) -> Kept | None:
         kept = self._store.get(path)
@@ -220,21 +202,17 @@ class InterfaceCache:
             {interface_files.folder_of(path) for path in apart},
         )
         look = self._look
-        is_new = look is None or look.version.tag != version.tag
-        if is_new:
+        if look is None or look.version.tag != version.tag:
             logger.info("the front end is at version %s", version.tag)
-        used = [path for path in self._used if self._is_at_hand(path, version)]
-        if look is None or is_new or look.hints != len(used):
-            bare = versioned(page.body.decode("utf-8", "replace"), version)
-            hinting = versioned(page.body.decode("utf-8", "replace"), version, used)
-            if bare is None and is_new:
+            text = versioned(page.body.decode("utf-8", "replace"), version)
+            if text is None:
                 logger.warning(
                     "the page of the front end is not made as we know it: its files are asked for again"
                 )
-            shown, hinted = _shown(page, bare, began_s), _shown(page, hinting, began_s)
+            shown = _shown(page, text, began_s)
         else:
-            shown, hinted = look.page, look.hinted
-        self._look = _Look(version, shown, hinted, began_s, len(used))
+            shown = look.page
+        self._look = _Look(version, shown, began_s)
         self._sweep_in_time()
         return self._look
 
