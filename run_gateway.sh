@@ -87,12 +87,13 @@ GATEWAY_COVERAGE=off runs the tests without measuring coverage. GATEWAY_REQUIRE_
 skipped because a program (Chromium, PostgreSQL, nginx, Caddy) is not installed.
 TEXT
         bench) cat <<'TEXT' ;;
-usage: ./run_gateway.sh bench [--quick] [--report FILE]
+usage: ./run_gateway.sh bench [--quick] [--page URL] [--report FILE]
 
 Measures the gateway on this machine beside bare mitmdump, a FastAPI proxy, nginx and, where it is installed,
 configurable-http-proxy. Needs wrk and nginx.
 
   --quick    2 rounds of 3 s instead of 5 of 6 s: about 5 minutes instead of 20
+  --page     page loads of the ComfyUI at that address, in Chromium, instead of the rest
   --report   write the tables there as well, as Markdown
 TEXT
         *) cat <<'TEXT' ;;

@@ -28,6 +28,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--report", type=Path, metavar="FILE", help="write the tables there as well, as Markdown"
     )
+    parser.add_argument(
+        "--page",
+        metavar="URL",
+        help="measure page loads of the ComfyUI that runs there, and nothing else; needs chromium",
+    )
     chosen = parser.parse_args(arguments)
     if lacking := [program for program in NEEDED if shutil.which(program) is None]:
         sys.stderr.write(
@@ -45,10 +50,13 @@ def main(arguments: list[str] | None = None) -> int:
     text = (
         f"{describe()}. Medians of {rounds} rounds of {seconds:g} s each; "
         "load and upstream on one core, the peer on another.\n\n"
+        if chosen.page is None
+        else f"{describe()}. Medians of {rounds} rounds; the peer on one core, browser and server on all.\n\n"
     )
     sys.stdout.write(text)
     try:
-        for part in _parts(peers, rounds, seconds):
+        parts = _parts(peers, rounds, seconds) if chosen.page is None else _pages(chosen.page, rounds)
+        for part in parts:
             sys.stdout.write(part)
             sys.stdout.flush()
             text += part
@@ -58,6 +66,14 @@ def main(arguments: list[str] | None = None) -> int:
     if chosen.report is not None:
         chosen.report.write_text(text)
     return 0
+
+
+def _pages(server: str, rounds: int) -> Iterator[str]:
+    """One table for each line. Raises RuntimeError."""
+    from benchmarks import page_load  # noqa: PLC0415 - playwright is not there where only the rest is measured
+
+    with tempfile.TemporaryDirectory(prefix="comfy-gateway-bench-") as name:
+        yield from page_load.tables(server, Path(name), rounds)
 
 
 def _parts(peers: list[str], rounds: int, seconds: float) -> Iterator[str]:

@@ -29,10 +29,12 @@ def _nginx(upstream: Upstream, folder: Path, core: int) -> Iterator[int]:
     conf.write_text(
         f"""daemon off; worker_processes 1; pid {folder}/peer.pid; error_log stderr;
 events {{ worker_connections 2048; }}
-http {{ access_log off; client_body_temp_path {folder}/peer_body; proxy_temp_path {folder}/peer_temp;
+http {{ access_log off; proxy_max_temp_file_size 0; map $http_upgrade $upgrade {{ default upgrade; '' ''; }}
+  client_body_temp_path {folder}/peer_body; proxy_temp_path {folder}/peer_temp;
   upstream comfy {{ server 127.0.0.1:{upstream.port}; keepalive 64; }}
   server {{ listen 127.0.0.1:{port}; client_max_body_size 100m; client_body_buffer_size 1m;
-    location / {{ proxy_pass http://comfy; proxy_http_version 1.1; proxy_set_header Connection ""; }} }} }}
+    location / {{ proxy_pass http://comfy; proxy_http_version 1.1;
+      proxy_set_header Connection $upgrade; proxy_set_header Upgrade $http_upgrade; }} }} }}
 """
     )
     with running(["nginx", "-c", str(conf)], port=port, core=core, folder=folder, name="nginx"):
