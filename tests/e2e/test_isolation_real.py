@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from playwright.async_api import Browser
 
+from tests.conditions import wait_for
 from tests.e2e.conftest import StartGateway
 from tests.e2e.front_end import FrontEnd, empty_to_save
 from tests.e2e.isolation_story import (
@@ -106,6 +107,49 @@ async def test_with_actions_nothing_of_alice_is_touched(
             assert work.done in await bob.read("/history")
             assert (await bob.get(f"/view?{work.view}")).status == 200
             await work.has_suffered_nothing()
+
+
+async def test_a_newcomer_has_a_turn_before_who_queued_twenty(
+    comfyui: str,
+    start_gateway: StartGateway,
+    http: aiohttp.ClientSession,
+) -> None:
+    """On the real queue, which is a heap on the numbers that the gateway gives."""
+    async with start_gateway(DUTY_POD_URL=comfyui) as gateway:
+
+        async def queue(user: str, count: int) -> list[str]:
+            ids = []
+            for _ in range(count):
+                body = {"prompt": picture(1500), "client_id": f"{user}-{PREFIX}"}
+                headers = {"X-Comfy-User": user}
+                async with http.post(f"{gateway.url}/prompt", json=body, headers=headers) as answer:
+                    assert answer.status == 200, await answer.text()
+                    ids.append((await answer.json())["prompt_id"])
+            return ids
+
+        of_a, of_b = await queue("alice", 20), await queue("bob", 2)
+
+        async def endings() -> dict[str, int]:
+            async with http.get(f"{comfyui.rstrip('/')}/history") as answer:
+                history = await answer.json()
+            return {
+                one: next(
+                    what["timestamp"]
+                    for kind, what in item["status"]["messages"]
+                    if kind == "execution_success"
+                )
+                for one, item in history.items()
+                if one in {*of_a, *of_b}
+            }
+
+        async def all_ended() -> bool:
+            return len(await endings()) == 22
+
+        await wait_for(all_ended, "all to end", deadline_s=120)
+        at_ms = await endings()
+        assert sorted(of_a, key=lambda one: at_ms[one]) == of_a
+        assert at_ms[of_b[0]] <= at_ms[of_b[1]]
+        assert sum(at_ms[one] < at_ms[of_b[1]] for one in of_a) <= 5
 
 
 @pytest.mark.chromium
