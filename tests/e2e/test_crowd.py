@@ -14,7 +14,9 @@ from tests.e2e.world import Duty, Person, eventually, picture
 async def test_a_hundred_users_with_a_thousand_prompts_get_twenty_pods_and_all_are_served(
     duty: Duty, cloud: Cloud, start_gateway: StartGateway
 ) -> None:
-    settings = cloud.settings(duty, RUNPOD_MAX_ACTIVE_SESSIONS="20", BUDGET_HOURLY_USD="1000")
+    settings = cloud.settings(
+        duty, RUNPOD_MAX_ACTIVE_SESSIONS="20", RUNPOD_MAX_STARTING="0", BUDGET_HOURLY_USD="1000"
+    )
     connector = aiohttp.TCPConnector(limit=100)
     async with (
         aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as http,

@@ -74,6 +74,7 @@ async def stage(state_dir: Path, confdir: Path) -> AsyncIterator[Stage]:
             shared,
             RUNPOD_TELEMETRY_IDLE_S="1.5",
             RUNPOD_MAX_ACTIVE_SESSIONS="50",
+            RUNPOD_MAX_STARTING="0",
             BUDGET_HOURLY_USD="1000",
         )
         async with running_gateway(chosen, state_dir=state_dir, confdir=confdir) as gateway:

@@ -23,6 +23,7 @@ from comfy_gateway.core.hosts import AllowedHosts
 from comfy_gateway.core.identity import IdentityRules
 from comfy_gateway.core.idleness import IdleLimits
 from comfy_gateway.core.keys import Keys
+from comfy_gateway.core.market import Market
 from comfy_gateway.core.ports import Candidate
 from comfy_gateway.core.refusals import Refusal
 from comfy_gateway.core.upstream import Backend, Source, Upstream
@@ -182,7 +183,13 @@ class Stand:
         self.door = Door()
         self.pages = ErrorPages()
         self.keep_bytes = 0
-        bursts = Bursts(sessions=self.sessions, rules=rules, clock=self.clock, begin=self.begun.append)
+        bursts = Bursts(
+            sessions=self.sessions,
+            rules=rules,
+            market=Market(rules.market),
+            clock=self.clock,
+            begin=self.begun.append,
+        )
         self.comfy = FakeComfyServer()
         self.placement = StandInPlacement(self.routes)
         self.turns = Turns(ledger=self.ledger, comfy=self.comfy, is_fair=is_fair, most_queued=most_queued)

@@ -5,6 +5,7 @@ import logging
 import pytest
 
 from comfy_gateway.core.admission import Caps
+from comfy_gateway.core.market import MarketLimits
 from comfy_gateway.core.session import Event, State
 from comfy_gateway.core.users import IdKind, UserId
 from tests.fakes.clock import FakeClock
@@ -86,7 +87,7 @@ async def test_without_anywhere_to_buy_nothing_is_counted(clock: FakeClock) -> N
 async def test_over_the_cap_users_stay_on_duty_with_one_line_each(
     clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    world = World(clock, rules=with_rules(caps=Caps(20, 1000.0)))
+    world = World(clock, rules=with_rules(caps=Caps(20, 1000.0), market=MarketLimits(max_starting=0)))
     users = [UserId(IdKind.NAMED, f"user{number}") for number in range(100)]
     for _ in range(10):
         for user in users:

@@ -10,6 +10,7 @@ from typing import Any
 from comfy_gateway.core.admission import Caps
 from comfy_gateway.core.idleness import IdleLimits
 from comfy_gateway.core.keys import Keys
+from comfy_gateway.core.market import Market
 from comfy_gateway.core.pod_address import PodAddresses
 from comfy_gateway.core.podname import PodNames
 from comfy_gateway.core.ports import Candidate, SessionStore
@@ -127,6 +128,7 @@ class World:
             clock=self.clock,
             reserve_s=self.rules.idle.idle_s,
         )
+        self.market = Market(self.rules.market)
         self.launch = Launch(
             sessions=self.sessions,
             cloud=self.cloud,
@@ -134,6 +136,7 @@ class World:
             new_attempt=lambda: f"a{next(self._attempts)}",
             keys=KEYS,
             rules=self.rules,
+            market=self.market,
             clock=self.clock,
             why_not=self.spending.why_not,
         )
@@ -158,6 +161,7 @@ class World:
         self.bursts = Bursts(
             sessions=self.sessions,
             rules=self.rules,
+            market=self.market,
             clock=self.clock,
             begin=self.life.begin,
             max_users=self._max_users,

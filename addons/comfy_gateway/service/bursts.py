@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from comfy_gateway.core.admission import refusal
+from comfy_gateway.core.market import Market, starting
 from comfy_gateway.core.ports import Clock
 from comfy_gateway.core.session import Event, State
 from comfy_gateway.core.users import UserId
@@ -30,12 +31,14 @@ class Bursts:
         *,
         sessions: Sessions,
         rules: Rules,
+        market: Market,
         clock: Clock,
         begin: Callable[[UserId], None],
         max_users: int = MAX_USERS,
     ) -> None:
         self._sessions = sessions
         self._rules = rules
+        self._market = market
         self._clock = clock
         self._begin = begin
         self._max_users = max_users
@@ -86,6 +89,8 @@ class Bursts:
             committed_usd=committed_usd,
             price_usd=0.0,
             caps=self._rules.caps,
+        ) or self._market.why_not(
+            starting=starting([other.state for other in others]), now_s=self._clock.monotonic()
         )
         if why_not is not None:
             if user not in self._told:

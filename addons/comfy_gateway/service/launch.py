@@ -15,9 +15,10 @@ from comfy_gateway.core.errors import (
     StoreError,
 )
 from comfy_gateway.core.keys import Keys
+from comfy_gateway.core.market import STARTING, Market
 from comfy_gateway.core.podname import PodNames
 from comfy_gateway.core.ports import Candidate, Clock, Cloud, PodOrder
-from comfy_gateway.core.session import Event, Pod, Session
+from comfy_gateway.core.session import Event, Pod, Session, State
 from comfy_gateway.core.users import UserId
 from comfy_gateway.service.rules import Rules
 from comfy_gateway.service.sessions import Sessions
@@ -43,6 +44,7 @@ class Launch:
         new_attempt: Callable[[], str],
         keys: Keys,
         rules: Rules,
+        market: Market,
         clock: Clock,
         why_not: Callable[[UserId, float], Awaitable[str | None]],
     ) -> None:
@@ -54,9 +56,11 @@ class Launch:
         self._new_attempt = new_attempt
         self._keys = keys
         self._rules = rules
+        self._market = market
         self._clock = clock
         self._unsent: set[str] = set()
         self._reserved_usd: dict[UserId, float] = {}
+        sessions.watch(self._learn)
 
     async def order(self, session: Session) -> None:
         """REQUESTED: write the attempt down. Without that nothing is bought."""
@@ -91,16 +95,27 @@ class Launch:
 
     async def _try_candidates(self, user: UserId, pod: Pod) -> str | None:
         refusals: list[str] = []
-        for candidate in self._rules.candidates:
-            price_usd, why_not = await self._reserve(user, candidate)
+        asked = faults = 0
+        for candidate in self._market.ordered(self._rules.candidates, self._clock.monotonic()):
+            if 0 < self._market.limits.max_attempts <= asked:
+                refusals.append(f"{asked} were asked, which is the most")
+                break
+            # Looked up just before: others may have been refused there while this order asked elsewhere.
+            price_usd, why_not = None, self._market.remembered_refusal(candidate, self._clock.monotonic())
             if why_not is None:
+                price_usd, why_not = await self._reserve(user, candidate)
+            if why_not is None:
+                asked += 1
+                self._market.rented(pod.name, candidate)
                 try:
                     pod_id = await self._cloud.create_pod(self._order(pod, candidate))
                 except (CapacityRefused, CloudRefused) as error:
                     # A GPU type that is mistyped must not hide the good ones behind it.
                     why_not = str(error)
+                    self._market.refused(candidate, self._clock.monotonic())
+                    faults += isinstance(error, CloudRefused)
                 except CloudUnauthorized as error:
-                    return self._refuse(user, str(error))
+                    return self._refuse(user, str(error), failed=pod)
                 except CloudUnavailable as error:
                     return await self._look_up(user, pod, str(error))
                 else:
@@ -113,11 +128,28 @@ class Launch:
                     self._sessions.apply(user, Event.CREATED, f"{candidate.gpu_type} rented", pod=bought)
                     return None
             refusals.append(f"{candidate.gpu_type}: {why_not}")
-        return self._refuse(user, "; ".join(refusals) or "no GPU type is configured")
+        cause = "; ".join(refusals) or "no GPU type is configured"
+        return self._refuse(user, cause, failed=pod if 0 < asked == faults else None)
 
-    def _refuse(self, user: UserId, cause: str) -> str:
+    def _refuse(self, user: UserId, cause: str, *, failed: Pod | None = None) -> str:
+        """``failed``: the attempt, where more than a want of machines or money was against it."""
         self._sessions.apply(user, Event.REFUSED, cause)
+        if failed is not None:
+            self._start_failed(failed)
         return cause
+
+    def _start_failed(self, pod: Pod) -> None:
+        if (told := self._market.failed(pod.name, self._clock.monotonic())) is not None:
+            logger.error("RunPod session: %s", told)
+
+    def _learn(self, before: Session, after: Session, _event: Event) -> None:
+        """At the transition itself: until a failed pod has ended its place must not be taken for a good one."""
+        if after.pod is None or before.state not in STARTING:
+            return
+        if after.state is State.ABANDONING:
+            self._start_failed(after.pod)
+        elif after.state is State.READY:
+            self._market.served(after.pod.name)
 
     async def _reserve(self, user: UserId, candidate: Candidate) -> tuple[float | None, str | None]:
         """The price, and why the pod may not be bought at it. Between the sum and the reservation nothing awaits."""
@@ -186,4 +218,4 @@ class Launch:
                 )
                 self._sessions.apply(user, Event.CREATED, f"found by name after: {why}", pod=made)
                 return None
-        return self._refuse(user, f"{why}; no pod of that name has appeared")
+        return self._refuse(user, f"{why}; no pod of that name has appeared", failed=pod)

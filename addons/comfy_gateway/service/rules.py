@@ -7,9 +7,11 @@ from comfy_gateway.core.admission import Caps
 from comfy_gateway.core.boot import BootLimits
 from comfy_gateway.core.budget import Budget
 from comfy_gateway.core.idleness import IdleLimits
+from comfy_gateway.core.market import MarketLimits
 from comfy_gateway.core.ports import Candidate
 
 NO_BUDGET = Budget()
+USUAL_MARKET = MarketLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,7 @@ class Rules:
     caps: Caps
     idle: IdleLimits
     budget: Budget = NO_BUDGET
+    market: MarketLimits = USUAL_MARKET
     threshold_count: int = 5
     threshold_window_s: float = 60.0
     startup_timeout_s: float = 360.0

@@ -345,6 +345,18 @@ class Boot(Group):
     """How long a pod that is to end waits for its last prompts and transfers."""
     backoff_s: Annotated[Seconds, Var("RUNPOD_FAILURE_BACKOFF_S")] = 30
     """After a failed start the user waits so long for the next try."""
+    max_starting: Annotated[int, Var("RUNPOD_MAX_STARTING"), Field(ge=0, le=10_000)] = 10
+    """Pods that start at one time; users beyond it stay on duty until their next prompts. 0: no bound."""
+    max_attempts: Annotated[int, Var("RUNPOD_MAX_ATTEMPTS"), Field(ge=0, le=1_000)] = 10
+    """Places (GPU type and data centre) that one start asks for a machine. 0: all."""
+    refusal_memory_s: Annotated[float, Var("RUNPOD_REFUSAL_MEMORY_S"), Field(ge=0, le=WEEK_S)] = 30
+    """A place that has just refused is asked by nobody for so long."""
+    distrust_s: Annotated[float, Var("RUNPOD_BAD_PLACE_S"), Field(ge=0, le=WEEK_S)] = 900
+    """A place in which a pod has failed to start is asked last for so long."""
+    breaker_failures: Annotated[int, Var("RUNPOD_BREAKER_FAILURES"), Field(ge=0, le=1_000)] = 5
+    """After so many failed starts in a row, of all users, nothing is bought for a while. 0: whatever fails."""
+    breaker_open_s: Annotated[Seconds, Var("RUNPOD_BREAKER_OPEN_S")] = 300
+    """Length of that while; then one start is tried."""
 
 
 class Burst(Group):

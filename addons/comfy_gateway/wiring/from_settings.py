@@ -12,6 +12,7 @@ from comfy_gateway.core import duty_servers
 from comfy_gateway.core.admission import Caps
 from comfy_gateway.core.budget import Budget
 from comfy_gateway.core.idleness import IdleLimits
+from comfy_gateway.core.market import MarketLimits
 from comfy_gateway.core.ports import Candidate
 from comfy_gateway.core.upstream import Backend, Source
 from comfy_gateway.service.rules import Rules
@@ -95,6 +96,14 @@ def rules_of(settings: Settings) -> Rules:
             daily_usd=settings.limits.budget_daily_usd,
             user_daily_usd=settings.limits.budget_user_daily_usd,
             max_lifetime_s=settings.limits.max_lifetime_s,
+        ),
+        market=MarketLimits(
+            refusal_memory_s=settings.boot.refusal_memory_s,
+            distrust_s=settings.boot.distrust_s,
+            max_attempts=settings.boot.max_attempts,
+            max_starting=settings.boot.max_starting,
+            breaker_failures=settings.boot.breaker_failures,
+            breaker_open_s=settings.boot.breaker_open_s,
         ),
         idle=IdleLimits(
             idle_s=settings.telemetry.idle_s,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from comfy_gateway.adapters.agent import HttpAgent
 from comfy_gateway.adapters.runpod import RunPodOrder, RunPodSdkCloud
+from comfy_gateway.core.market import Market
 from comfy_gateway.core.podname import PodNames, new_attempt
 from comfy_gateway.core.ports import Cloud, SessionStore
 from comfy_gateway.core.session import MAY_BILL
@@ -58,6 +59,7 @@ def build_pods(
         clock=clock,
         reserve_s=rules.idle.idle_s,
     )
+    market = Market(rules.market)
     life = Life(
         sessions=sessions,
         launch=Launch(
@@ -67,6 +69,7 @@ def build_pods(
             new_attempt=lambda: new_attempt(clock.now()),
             keys=base.keys,
             rules=rules,
+            market=market,
             clock=clock,
             why_not=spending.why_not,
         ),
@@ -104,7 +107,7 @@ def build_pods(
     )
     return PodParts(
         life=life,
-        bursts=Bursts(sessions=sessions, rules=rules, clock=clock, begin=life.begin),
+        bursts=Bursts(sessions=sessions, rules=rules, market=market, clock=clock, begin=life.begin),
         signals=signals,
         watch=watch,
         spending=spending,
