@@ -58,6 +58,14 @@ def test_an_empty_file_lets_nobody_in(path: Path) -> None:
     assert not Htpasswd(path).check("alice", "")
 
 
+def test_whose_name_cannot_sign_in_is_said_at_the_start(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(path, zoë="x", alice="x")
+    assert Htpasswd(path).check("alice", "x")
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{path}: user 'zoë' cannot sign in: a name is 1 to 128 printable ASCII characters"
+    ]
+
+
 @pytest.mark.parametrize(
     ("content", "why"),
     [

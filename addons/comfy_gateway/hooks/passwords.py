@@ -23,6 +23,7 @@ from mitmproxy.utils.htpasswd import HtpasswdFile
 from comfy_gateway.core.errors import GatewayError
 from comfy_gateway.core.ports import Clock
 from comfy_gateway.core.sign_in import Passwords, PasswordsUnavailable
+from comfy_gateway.core.users import is_valid_name
 
 logger = logging.getLogger(__name__)
 
@@ -122,6 +123,10 @@ class Htpasswd:
                 raise PasswordsUnusable(
                     f"{self._path}: the password of {name!r} is hashed by SHA-1, which protects nothing;"
                     " use htpasswd -B"
+                )
+            if not is_valid_name(name):
+                logger.warning(
+                    "%s: user %r cannot sign in: a name is 1 to 128 printable ASCII characters", self._path, name
                 )
         return found
 
