@@ -48,6 +48,7 @@ def test_a_plain_head_is_let_in(fields: bytes) -> None:
         (b"GET /a b HTTP/1.1\r\n\r\n", MALFORMED),
         (b"GET  / HTTP/1.1\r\n\r\n", MALFORMED),
         (b"GET /\r\n\r\n", MALFORMED),
+        (b"head / HTTP/1.1\r\n\r\n", MALFORMED),
         (b"\x16\x03\x01\r\n\r\n", MALFORMED),
         (LINE + b"content-LENGTH: 1234567890123456\r\n\r\n", LENGTH_TOO_LARGE),
         (LINE + b"X: " + b"a" * MAX_LINE_BYTES + b"\r\n\r\n", HEAD_TOO_LARGE),

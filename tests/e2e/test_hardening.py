@@ -112,6 +112,7 @@ def asked(duty: Duty) -> list[str]:
         (b"GET /x HTTP/1.1\r\nHost: localhost\r\nX-Comfy-User: a\xe9\r\n\r\n", 400),
         (b"GET /x HTTP/1.1\r\nHost: localhost\r\nCookie: comfy_gateway_user=a%0d%0a\r\n\r\n", 400),
         (b"GET /x\r\n\r\n", 400),
+        (b"head /queue HTTP/1.1\r\n" + HEAD + b"\r\n", 400),
     ],
 )
 async def test_what_could_be_read_in_two_ways_reaches_no_server(
@@ -120,6 +121,61 @@ async def test_what_could_be_read_in_two_ways_reaches_no_server(
     duty.sim.requests.clear()
     assert await exchange(gateway, request_bytes) == [status]
     assert asked(duty) == []
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"HEAD /a/../queue HTTP/1.1\r\n" + HEAD, 400),
+        (b"HEAD /a/../queue HTTP/1.1\r\nAccept: text/html\r\n" + HEAD, 400),
+        (b"HEAD /x HTTP/1.1\r\nHost: evil.example\r\n", 403),
+        (b"HEAD /free HTTP/1.1\r\nX-Forwarded-For: 192.0.2.7\r\n" + HEAD, 403),
+        (b"HEAD /gateway/nowhere HTTP/1.1\r\n" + HEAD, 404),
+        (b"HEAD /view?filename=no-such.png HTTP/1.1\r\n" + HEAD, 404),
+        (b"HEAD /queue HTTP/1.1\r\n" + HEAD, 200),
+    ],
+)
+async def test_an_answer_to_head_has_no_body_that_the_next_answer_would_begin_with(
+    gateway: GatewayProcess, request_bytes: bytes, status: int
+) -> None:
+    url = URL(gateway.url)
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    try:
+        async with asyncio.timeout(20):
+            writer.write(request_bytes + b"\r\nGET /queue HTTP/1.1\r\n" + HEAD + b"Connection: close\r\n\r\n")
+            heads = [await reader.readuntil(b"\r\n\r\n")]
+            if b"connection: close" not in heads[0].lower():
+                heads.append(await reader.readuntil(b"\r\n\r\n"))
+                assert await reader.read() != b""
+            else:
+                assert await reader.read() == b""
+    finally:
+        writer.transport.abort()
+    assert [head.split(b" ")[1] for head in heads] == [str(status).encode(), b"200"][: len(heads)]
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"GET /queue HTTP/1.1\r\n" + HEAD + b"Connection: close\r\n\r\n",
+        b"GET /gateway/healthz HTTP/1.1\r\n" + HEAD + b"Connection: Close\r\n\r\n",
+        b"GET /object_info HTTP/1.1\r\n" + HEAD + b"Accept-Encoding: gzip\r\nConnection: close\r\n\r\n",
+        b"GET /a/../b HTTP/1.1\r\n" + HEAD + b"Connection: close\r\n\r\n",
+        b"POST /prompt HTTP/1.1\r\n" + HEAD + b"Content-Length: 2\r\nConnection: close\r\n\r\n{}",
+        b"GET /queue HTTP/1.0\r\n" + HEAD + b"\r\n",
+    ],
+)
+async def test_a_connection_is_closed_for_whoever_asks_for_it(
+    gateway: GatewayProcess, request_bytes: bytes
+) -> None:
+    url = URL(gateway.url)
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    try:
+        async with asyncio.timeout(20):
+            writer.write(request_bytes)
+            assert (await reader.read()).startswith(b"HTTP/1.")
+    finally:
+        writer.transport.abort()
 
 
 async def test_no_request_chooses_its_server(duty: Duty, gateway: GatewayProcess) -> None:

@@ -2,7 +2,7 @@
 
 mitmproxy reads generously (single LF, folded lines, a CR or NUL inside a value) and passes on what it read. A
 server behind us may read the same bytes in another way: that is how requests are smuggled. What is no plain HTTP/1 is
-refused.
+refused. A method in small letters too: some servers take ``head`` for ``HEAD``, which has no body in its answer.
 """
 
 import re
@@ -27,7 +27,7 @@ HEAD_TOO_LARGE: Final = Refusal(
 LENGTH_TOO_LARGE: Final = Refusal(413, "body_too_large", "The request announces a body that nobody can take.")
 
 _PLAIN: Final = re.compile(
-    rb"[!-~]+ [!-~]+ HTTP/[0-9]\.[0-9]\r\n"
+    rb"[A-Z-]+ [!-~]+ HTTP/[0-9]\.[0-9]\r\n"
     rb"(?:[!-9;-~]+:[^\x00-\x08\x0a-\x1f\x7f]*\r\n)*"
     rb"\r\n"
 )

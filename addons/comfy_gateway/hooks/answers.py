@@ -24,6 +24,9 @@ def answer_here(flow: http.HTTPFlow, refusal: Refusal, *, name_key: str | None =
     body, content_type = render(refusal, wants_html=wants_html(flow.request), name_key=name_key)
     headers = {"Content-Type": f"{content_type}; charset=utf-8", **headers_of(refusal)}
     flow.response = http.Response.make(refusal.status, body, headers)
+    if flow.request.method == "HEAD":
+        # mitmproxy would send a body, which the client would read as the begin of its next answer.
+        flow.response.raw_content = b""  # leaves Content-Length as it is for a GET
 
 
 def answer_not_found(flow: http.HTTPFlow, gateway: Edge) -> None:

@@ -49,6 +49,7 @@ NEVER_OF_ONE_HOP: Final = frozenset(
 def to_backend(flow: http.HTTPFlow, backend: Backend) -> None:
     """Send the flow to a ComfyUI server. Call it before the body is streamed."""
     request = flow.request
+    _note_close(flow)
     put = {"Origin": backend.upstream.origin} if flow.metadata.get(edge.OURS) else {}
     _aim(request, backend.upstream, put, front_door_headers(backend.token))
     request.path = backend.upstream.prefix + request.path
@@ -66,6 +67,7 @@ def to_site(
 ) -> None:
     """Send the flow to our own site, under another path where one is given. Everything is streamed."""
     request = flow.request
+    _note_close(flow)
     put = {site_contract.PEER: peer_of(flow)}
     if request.headers.get("upgrade", "").lower() == "websocket":
         put |= {"Connection": "Upgrade", "Upgrade": "websocket"}
@@ -106,19 +108,32 @@ def announce(flow: http.HTTPFlow, *, is_https: bool) -> None:
 
 
 def clean_response(flow: http.HTTPFlow) -> None:
-    """Remove what belongs to the hop behind us. ``Connection: close`` stays, for mitmproxy frames by it."""
+    """Remove what belongs to the hop behind us.
+
+    ``Connection: close`` stays, for mitmproxy frames by it, and is added where the client asked for it.
+    """
     response = flow.response
     assert response is not None
     headers = response.headers
     if response.status_code == 101:
         return
-    closes = "close" in headers.get("connection", "").lower()
+    closes = _closes(headers) or flow.metadata.get(edge.CLOSES)
     put = {"Connection": "close"} if closes else {}
     rewrite(headers, drop=_named_in_connection(headers) | HOP_BY_HOP, put=put)
     location = headers.get("location")
     own = flow.metadata.get(edge.LOCATION)
     if location is not None and own:
         headers["Location"] = _as_clients_see(location, own)
+
+
+def _note_close(flow: http.HTTPFlow) -> None:
+    """A client that wants its connection closed says so in a header that the server behind us does not get."""
+    if _closes(flow.request.headers):
+        flow.metadata[edge.CLOSES] = True
+
+
+def _closes(headers: http.Headers) -> bool:
+    return "close" in headers.get("connection", "").lower()
 
 
 def _aim(

@@ -126,7 +126,9 @@ class Htpasswd:
                 )
             if not is_valid_name(name):
                 logger.warning(
-                    "%s: user %r cannot sign in: a name is 1 to 128 printable ASCII characters", self._path, name
+                    "%s: user %r cannot sign in: a name is 1 to 128 printable ASCII characters",
+                    self._path,
+                    name,
                 )
         return found
 

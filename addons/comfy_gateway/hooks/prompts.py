@@ -168,11 +168,12 @@ def _replace(flow: http.HTTPFlow, reply: Reply) -> None:
 
 
 def _of_ours(headers: http.Headers) -> list[tuple[bytes, bytes]]:
-    """What the router has said about the session."""
+    """What the router has said about the session and the connection."""
     return [
         (name, value)
         for name, value in headers.fields
         if name.lower().startswith(SESSION_HEADERS.encode())
+        or name.lower() == b"connection"
         or (name.lower() == b"set-cookie" and value.startswith(f"{COOKIE_NAME}=".encode()))
     ]
 
