@@ -33,6 +33,7 @@ class PodChange(BaseModel):
 
     delays: Delays | None = None
     stuck: bool | None = None
+    unplaced: bool | None = None
     runtime_hidden: bool | None = None
     app_dead: bool | None = None
     agent_dead: bool | None = None
@@ -155,6 +156,8 @@ class Admin:
             pod.delays = pod.delays.model_copy(update=change.delays.model_dump(exclude_unset=True))
         if change.stuck is not None:
             pod.stuck = change.stuck
+        if change.unplaced is not None:
+            pod.unplaced = change.unplaced
         if change.runtime_hidden is not None:
             pod.runtime_hidden = change.runtime_hidden
         if change.app_dead is not None:
@@ -200,6 +203,7 @@ class Admin:
             "leases": len(pod.lease_times_s),
             "last_lease_at_s": pod.lease_times_s[-1] if pod.lease_times_s else None,
             "stuck": pod.stuck,
+            "unplaced": pod.unplaced,
             "runtime_hidden": pod.runtime_hidden,
             "app_dead": pod.app_dead,
             "agent_dead": pod.agent_dead,

@@ -173,7 +173,7 @@ class RunPodSimulator:
                 Event(self.clock.monotonic(), "resumed", self._status_change("Resumed by user"))
             )
             pod.comfy = self._comfy(pod.name)
-            pod.stuck = False
+            pod.stuck = pod.unplaced = False
             self._log(pod, "resumed")
             self._watch_lease(pod)
         return pod

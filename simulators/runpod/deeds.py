@@ -78,6 +78,8 @@ class Deed:
         """The same pod, its boot spoilt."""
         if self._met("stuck"):
             pod.stuck = True
+        if self._met("no_machine"):
+            pod.unplaced = True
         if exiting := self._met("exit_after"):
             self.cloud.end_later(pod, exiting.seconds or 0.0, exiting.text or "Exited by Runpod")
         if vanishing := self._met("vanish_after"):

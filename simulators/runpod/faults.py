@@ -49,6 +49,7 @@ Kind = Literal[
     "capacity",
     "duplicate",
     "stuck",
+    "no_machine",
     "exit_after",
     "vanish_after",
     "swallow",
@@ -104,6 +105,8 @@ KINDS: dict[Kind, tuple[Strikes, frozenset[Operation]]] = {
     "duplicate": (Strikes.INSIDE, frozenset({"create"})),
     # the pod never gets a runtime, and bills
     "stuck": (Strikes.INSIDE, _STARTS),
+    # RUNNING and billing, but on no machine
+    "no_machine": (Strikes.INSIDE, _STARTS),
     # the pod turns EXITED after `seconds`; `text` such as "Outbid" is the cause that it shows
     "exit_after": (Strikes.INSIDE, _STARTS),
     # the pod is gone without a word after `seconds`

@@ -87,6 +87,7 @@ class SimPod:
     """`comfy` is replaced when the pod is resumed: a new container remembers nothing.
 
     stuck           the container never starts, though the pod bills
+    unplaced        the same, and the API names no machine: RunPod's bad hosts look like that
     runtime_hidden  the API shows `runtime: null` although the container runs
     app_dead, agent_dead  the process does not listen (the proxy answers 502)
     is_open         the front door asks for no token
@@ -103,6 +104,7 @@ class SimPod:
     comfy: ComfySimulator
     telemetry: Telemetry
     stuck: bool = False
+    unplaced: bool = False
     runtime_hidden: bool = False
     app_dead: bool = False
     agent_dead: bool = False
@@ -157,7 +159,7 @@ class SimPod:
         if event.what == "exited":
             return Phase.EXITED
         age_s = at_s - event.at_s
-        if self.stuck or age_s < self.delays.runtime_s:
+        if self.stuck or self.unplaced or age_s < self.delays.runtime_s:
             return Phase.RENTED
         return Phase.READY if not self.app_dead and age_s >= self.delays.app_ready_s else Phase.UP
 
@@ -206,7 +208,7 @@ class SimPod:
     def shown_runtime_s(self, at_s: float) -> float | None:
         """Age in seconds of the boot whose runtime the API shows at that time, None where it shows null."""
         event = self.shown_event(at_s)
-        if event is None or self.stuck or self.runtime_hidden:
+        if event is None or self.stuck or self.unplaced or self.runtime_hidden:
             return None
         started = event
         if event.what == "exited":

@@ -242,7 +242,9 @@ def pod_view(cloud: RunPodSimulator, pod: SimPod, at_s: float) -> dict[str, Any]
         "vcpuCount": 16.0,
         "volumeInGb": float(order.volume_gb),
         "volumeMountPath": order.volume_mount_path,
-        "machine": {
+        "machine": None
+        if pod.unplaced
+        else {
             "podHostId": f"{pod.id}-{pod.machine_id}",
             "gpuDisplayName": pod.gpu.display_name if pod.gpu else None,
             "gpuTypeId": pod.gpu.id if pod.gpu else None,

@@ -27,6 +27,8 @@ def status_of(pod: SimPod, at_s: float) -> str:
     if event.what == "exited":
         return "EXITED"
     age_s = at_s - event.at_s
+    if pod.unplaced:
+        return "PROVISIONING"
     if not pod.stuck and age_s >= pod.delays.runtime_s:
         return "RUNNING"
     return "PROVISIONING" if pod.stuck or age_s < pod.delays.runtime_s / 2 else "STARTING"
@@ -50,7 +52,7 @@ async def rest_pod_view(cloud: RunPodSimulator, pod: SimPod, at_s: float) -> dic
         "actions": list(ACTIONS[status]),
         "mounts": _mounts(pod),
         "cloud": "COMMUNITY" if order.cloud_type == "COMMUNITY" else "SECURE",
-        "dataCenterId": pod.data_center,
+        "dataCenterId": None if pod.unplaced else pod.data_center,
         "cudaVersion": CUDA_VERSION,
         "ssh": {"proxy": None, "direct": None},
         # the pod keeps no link to its template

@@ -360,11 +360,23 @@ class TestLook:
             gpu_type=account.api.gpu_name,
             status_text=pod.status_text,
             created_at=pod.created_at,
+            is_placed=True,
             gpu_percents=pod.gpu_percents,
         )
         assert pod.status_text.startswith({"sdk": "Rented by User", "v2": "RUNNING"}[account.api.name])
         assert pod.created_at is not None
         assert abs(datetime.now(UTC) - pod.created_at) < timedelta(minutes=5)
+
+    async def test_a_pod_on_a_bad_host_is_told_from_one_that_starts(self, account: Account) -> None:
+        account.sim.delays = Delays(runtime_s=1000)
+        account.sim.faults.add(Fault(operation="create", kind="no_machine", nth=2))
+        await account.cloud.create_pod(order())
+        await account.cloud.create_pod(order(NAME + "2"))
+        good, bad = await account.cloud.list_pods()
+        assert good.is_placed is not False
+        assert bad.is_placed is False
+        assert not good.has_machine
+        assert not bad.has_machine
 
     async def test_an_account_without_pods_has_an_empty_list(self, account: Account) -> None:
         assert list(await account.cloud.list_pods()) == []

@@ -41,6 +41,9 @@ class RentedPod:
     ended_s: float | None = None
     is_running: bool = True
     status_text: str = "Rented by User"
+    up_s: float = 0.0
+    """Age at which its container runs."""
+    is_placed: bool | None = True
     created_at: datetime | None = None
     """What the cloud says; it may say nothing."""
 
@@ -120,14 +123,14 @@ class FakeCloud:
         if self.is_list_failing:
             raise CloudUnavailable("the list is null")
         dropped = self.lists_drop.popleft() if self.lists_drop else set()
-        return [_told(pod) for pod in self.living() if self._is_visible(pod) and pod.id not in dropped]
+        return [self._told(pod) for pod in self.living() if self._is_visible(pod) and pod.id not in dropped]
 
     async def get_pod(self, pod_id: str) -> CloudPod | None:
         """None for a pod that is gone, and for one that is too young to be seen."""
         await self._take(self.call_s)
         for pod in self.living():
             if pod.id == pod_id and self._is_visible(pod):
-                return _told(pod)
+                return self._told(pod)
         return None
 
     async def terminate_pod(self, pod_id: str) -> None:
@@ -210,15 +213,16 @@ class FakeCloud:
         if self.is_failing:
             raise CloudUnavailable("the cloud does not answer")
 
-
-def _told(pod: RentedPod) -> CloudPod:
-    return CloudPod(
-        id=pod.id,
-        name=pod.name,
-        is_running=pod.is_running,
-        has_machine=pod.is_running,
-        cost_per_hour_usd=pod.cost_per_hour_usd,
-        gpu_type=pod.gpu_type,
-        status_text=pod.status_text,
-        created_at=pod.created_at,
-    )
+    def _told(self, pod: RentedPod) -> CloudPod:
+        is_up = bool(pod.is_placed) and self._clock.monotonic() - pod.made_s >= pod.up_s
+        return CloudPod(
+            id=pod.id,
+            name=pod.name,
+            is_running=pod.is_running,
+            has_machine=pod.is_running and is_up,
+            cost_per_hour_usd=pod.cost_per_hour_usd,
+            gpu_type=pod.gpu_type,
+            status_text=pod.status_text,
+            created_at=pod.created_at,
+            is_placed=pod.is_placed,
+        )

@@ -149,3 +149,55 @@ async def test_a_want_of_machines_stops_nobody(clock: FakeClock) -> None:
     await clock.settle()
     assert world.state(HERD[10]) is State.BOOTING
     await world.stop()
+
+
+async def test_a_pod_that_exits_at_once_is_ended_within_a_tick_and_bought_elsewhere(world: World) -> None:
+    world.run_loops()
+    world.burst()
+    await world.until(State.BOOTING)
+    world.cloud.exit(world.pod().id)
+    assert await world.until(State.COOLING) <= world.rules.reconcile_s + 5
+    assert not world.cloud.living()
+    await world.until(State.SHARED)
+    await world.ready()
+    assert gpus(world) == ["RTX 4090", "A100"]
+
+
+async def test_a_pod_that_is_on_no_machine_is_given_up_before_its_time_and_bought_elsewhere(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    world.run_loops()
+    world.servers.usual.boot_s = 10_000
+    world.burst()
+    await world.until(State.BOOTING)
+    world.pod().is_placed = False
+    took_s = await world.until(State.COOLING)
+    assert took_s < world.rules.no_machine_s + 2 * world.rules.reconcile_s + 5 < world.rules.startup_timeout_s
+    assert "the cloud has put it on no machine for" in caplog.text
+    world.servers.usual.boot_s = 40
+    await world.until(State.SHARED)
+    await world.ready()
+    assert gpus(world) == ["RTX 4090", "A100"]
+
+
+async def test_a_container_that_comes_up_late_is_waited_for(world: World) -> None:
+    world.run_loops()
+    world.servers.usual.boot_s = 450
+    world.burst()
+    await world.until(State.BOOTING)
+    world.pod().up_s = 340
+    await world.until(State.READY)
+    assert len(world.cloud.orders) == 1
+
+
+async def test_lists_that_fail_give_up_no_pod(world: World) -> None:
+    world.run_loops()
+    world.servers.usual.boot_s = 300
+    world.burst()
+    await world.until(State.BOOTING)
+    world.pod().is_placed = False
+    await world.clock.advance(40)
+    world.cloud.is_list_failing = True
+    await world.until(State.READY)
+    assert len(world.cloud.orders) == 1

@@ -128,6 +128,23 @@ class World:
             clock=self.clock,
             reserve_s=self.rules.idle.idle_s,
         )
+        self.strays = Strays(
+            sessions=self.sessions,
+            names=self.names,
+            endings=self.endings,
+            store=self.store,
+            clock=self.clock,
+            tasks=self.tasks,
+            grace_s=self.rules.idle.idle_s,
+        )
+        self.watch = CloudWatch(
+            cloud=self.cloud,
+            sessions=self.sessions,
+            signals=self.signals,
+            strays=self.strays,
+            clock=self.clock,
+            interval_s=self.rules.reconcile_s,
+        )
         self.market = Market(self.rules.market)
         self.launch = Launch(
             sessions=self.sessions,
@@ -157,6 +174,7 @@ class World:
             rules=self.rules,
             clock=self.clock,
             tasks=self.tasks,
+            cloud_view=self.watch.view,
         )
         self.bursts = Bursts(
             sessions=self.sessions,
@@ -165,23 +183,6 @@ class World:
             clock=self.clock,
             begin=self.life.begin,
             max_users=self._max_users,
-        )
-        self.strays = Strays(
-            sessions=self.sessions,
-            names=self.names,
-            endings=self.endings,
-            store=self.store,
-            clock=self.clock,
-            tasks=self.tasks,
-            grace_s=self.rules.idle.idle_s,
-        )
-        self.watch = CloudWatch(
-            cloud=self.cloud,
-            sessions=self.sessions,
-            signals=self.signals,
-            strays=self.strays,
-            clock=self.clock,
-            interval_s=self.rules.reconcile_s,
         )
         self.rescue = Rescue(
             turns=Turns(ledger=self.ledger, comfy=self.comfy),

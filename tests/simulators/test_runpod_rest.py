@@ -128,6 +128,16 @@ async def test_a_pod_from_its_order_to_its_end(
     assert (await call("GET", "/v2/pods")).document == {"pods": []}
 
 
+async def test_a_pod_on_a_bad_host_stays_in_no_data_centre(
+    cloud: RunPodSimulator, clock: FakeClock, call: Caller
+) -> None:
+    cloud.faults.add(Fault(operation="create", kind="no_machine"))
+    pod_id = (await call.create()).document["id"]
+    clock.advance(24 * 3600)
+    seen = (await call.pod(pod_id)).document
+    assert (seen["status"], seen["dataCenterId"], seen["runtime"]) == ("PROVISIONING", None, None)
+
+
 async def test_the_two_apis_show_one_account(cloud: RunPodSimulator, call: Caller) -> None:
     pod_id = (await call.create()).document["id"]
     query = {"query": f'mutation {{ podTerminate(input: {{podId: "{pod_id}"}}) }}'}

@@ -416,6 +416,16 @@ async def test_a_stuck_pod_never_gets_a_runtime(
     assert (seen["desiredStatus"], seen["runtime"]) == ("RUNNING", None)
 
 
+async def test_a_pod_on_a_bad_host_runs_on_no_machine(
+    served: Served, cloud: RunPodSimulator, clock: FakeClock
+) -> None:
+    cloud.faults.add(Fault(operation="create", kind="no_machine"))
+    pod_id = (await create())["id"]
+    clock.advance(24 * 3600)
+    seen = await sdk(runpod.get_pod, pod_id)
+    assert (seen["desiredStatus"], seen["machine"], seen["runtime"]) == ("RUNNING", None, None)
+
+
 async def test_a_pod_may_exit_soon_after_its_creation(
     served: Served, cloud: RunPodSimulator, clock: FakeClock
 ) -> None:

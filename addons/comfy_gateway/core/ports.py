@@ -65,6 +65,8 @@ class CloudPod:
     """Last status change in the cloud's own words; empty when it said none."""
     created_at: datetime | None = None
     """When it was rented, aware; None where the cloud does not say."""
+    is_placed: bool | None = None
+    """Whether it is on a machine; None where the cloud does not say."""
     gpu_percents: tuple[float, ...] | None = None
     """How busy its GPUs are by the cloud's own measure; None where it does not say. It cannot see ComfyUI's queue."""
 

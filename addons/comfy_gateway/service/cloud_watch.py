@@ -38,6 +38,11 @@ class CloudWatch:
         self._clock = clock
         self._interval_s = interval_s
         self._misses: Counter[str] = Counter()
+        self._listed: dict[str, CloudPod] = {}
+
+    def view(self, pod_id: str) -> CloudPod | None:
+        """The pod as the last list had it; None where it was not on it, or the last list failed."""
+        return self._listed.get(pod_id)
 
     async def run(self) -> None:
         """Tick at the interval, for ever."""
@@ -54,7 +59,9 @@ class CloudWatch:
             listed = {pod.id: pod for pod in await self._cloud.list_pods()}
         except CloudError as error:
             logger.warning("RunPod session: pods could not be listed: %s", error)
+            self._listed = {}
             return
+        self._listed = listed
         for session in self._sessions:
             await self._compare(session.user, listed)
         await self._strays.judge(listed)

@@ -18,7 +18,7 @@ from comfy_gateway.core.idleness import IdleWindow, PodUse, judge
 from comfy_gateway.core.image_version import is_older
 from comfy_gateway.core.keys import Keys
 from comfy_gateway.core.pod_address import PodAddresses
-from comfy_gateway.core.ports import Agent, Clock, Prober, SessionStore
+from comfy_gateway.core.ports import Agent, Clock, CloudPod, Prober, SessionStore
 from comfy_gateway.core.session import Event, Pod, Session, State
 from comfy_gateway.core.telemetry import Sample
 from comfy_gateway.core.upstream import Backend, Source
@@ -92,7 +92,10 @@ class Life:
         rules: Rules,
         clock: Clock,
         tasks: Tasks,
+        cloud_view: Callable[[str], CloudPod | None],
     ) -> None:
+        """``cloud_view``: a pod as the cloud's last list had it."""
+        self._cloud_view = cloud_view
         self._sessions = sessions
         self._launch = launch
         self._endings = endings
@@ -245,6 +248,8 @@ class Life:
                 # The agent is up before ComfyUI where models are fetched first; its progress moves the deadline.
                 sample, _reason = await self._sample(pod)
                 watch.observe(sample, age_s)
+            assert pod.pod_id is not None
+            watch.see(self._cloud_view(pod.pod_id), age_s)
             if (overdue := watch.overdue(age_s)) is not None:
                 self._move(session.user, Event.FAILED, f"{overdue}: {reason}")
                 return

@@ -28,6 +28,7 @@ class Rules:
     threshold_window_s: float = 60.0
     startup_timeout_s: float = 360.0
     startup_most_s: float = 3600.0
+    no_machine_s: float = 180.0
     waits_for_models: bool = False
     """Whether a pod is used only when its model_sync has ended."""
     startup_poll_s: float = 5.0
@@ -48,9 +49,16 @@ class Rules:
 
     @property
     def boot(self) -> BootLimits:
-        """How long a pod may start; a sync that stands still for a quarter of the usual time is stuck."""
+        """How long a pod may start; a sync that stands still for a quarter of the usual time is stuck, and what is in
+        the container gets half of it."""
         timeout_s = self.startup_timeout_s
-        return BootLimits(timeout_s, max(self.startup_most_s, timeout_s), stall_s=max(timeout_s / 4, 10.0))
+        return BootLimits(
+            timeout_s,
+            max(self.startup_most_s, timeout_s),
+            stall_s=max(timeout_s / 4, 10.0),
+            container_s=timeout_s / 2,
+            no_machine_s=self.no_machine_s,
+        )
 
     @property
     def is_provisioning(self) -> bool:

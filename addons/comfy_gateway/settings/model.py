@@ -334,7 +334,10 @@ class Boot(Group):
     timeout_s: Annotated[Seconds, Var("RUNPOD_STARTUP_TIMEOUT_S")] = 360
     """A pod that is not ready after so long is ended."""
     most_s: Annotated[Seconds, Var("RUNPOD_STARTUP_MAX_S")] = 3600
-    """While model_sync visibly fetches bytes a pod may take longer than the timeout, up to this."""
+    """While model_sync visibly fetches bytes, or the container has only just come up, a pod may take longer than the
+    timeout, up to this."""
+    no_machine_s: Annotated[float, Var("RUNPOD_NO_MACHINE_S"), Field(ge=0, le=WEEK_S)] = 180
+    """A pod that RunPod has put on no machine for so long is ended. 0: it is waited for like any other."""
     waits_for_models: Annotated[Flag, Var("RUNPOD_WAIT_FOR_MODELS")] = False
     """Use a pod only when its model_sync has ended; otherwise people move as soon as ComfyUI answers."""
     poll_s: Annotated[Seconds, Var("RUNPOD_STARTUP_POLL_S")] = 5

@@ -116,6 +116,7 @@ def rules_of(settings: Settings) -> Rules:
         threshold_window_s=settings.burst.window_s,
         startup_timeout_s=settings.boot.timeout_s,
         startup_most_s=settings.boot.most_s,
+        no_machine_s=settings.boot.no_machine_s,
         waits_for_models=settings.boot.waits_for_models,
         startup_poll_s=settings.boot.poll_s,
         min_agent=settings.pod.min_agent,

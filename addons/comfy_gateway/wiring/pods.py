@@ -59,6 +59,23 @@ def build_pods(
         clock=clock,
         reserve_s=rules.idle.idle_s,
     )
+    strays = Strays(
+        sessions=sessions,
+        names=names,
+        endings=endings,
+        store=servers.store,
+        clock=clock,
+        tasks=tasks,
+        grace_s=rules.idle.idle_s,
+    )
+    watch = CloudWatch(
+        cloud=cloud,
+        sessions=sessions,
+        signals=signals,
+        strays=strays,
+        clock=clock,
+        interval_s=rules.reconcile_s,
+    )
     market = Market(rules.market)
     life = Life(
         sessions=sessions,
@@ -87,23 +104,7 @@ def build_pods(
         rules=rules,
         clock=clock,
         tasks=tasks,
-    )
-    strays = Strays(
-        sessions=sessions,
-        names=names,
-        endings=endings,
-        store=servers.store,
-        clock=clock,
-        tasks=tasks,
-        grace_s=rules.idle.idle_s,
-    )
-    watch = CloudWatch(
-        cloud=cloud,
-        sessions=sessions,
-        signals=signals,
-        strays=strays,
-        clock=clock,
-        interval_s=rules.reconcile_s,
+        cloud_view=watch.view,
     )
     return PodParts(
         life=life,

@@ -34,6 +34,7 @@ def pod_of(record: Any) -> CloudPod:
         gpu_type=_text(machine.get("gpuDisplayName")) if isinstance(machine, dict) else None,
         status_text=(status_text := _text(record.get("lastStatusChange")) or ""),
         created_at=_rented_at(status_text),
+        is_placed=_is_placed(record) if is_running else None,
     )
 
 
@@ -69,6 +70,13 @@ def gpu_price_usd(answer: Any, cloud_type: str) -> float | None:
     }[cloud_type]
     prices = [price for name in fields if (price := amount(answer.get(name)))]
     return max(prices, default=None)
+
+
+def _is_placed(record: dict[str, Any]) -> bool:
+    """On a bad host a pod is RUNNING, perhaps with a machine's id, and nothing is told of the machine itself."""
+    machine = record.get("machine")
+    says_something = isinstance(machine, dict) and any(machine.values())
+    return says_something or record.get("runtime") is not None
 
 
 def _rented_at(status_text: str) -> datetime | None:

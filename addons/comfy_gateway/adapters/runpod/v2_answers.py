@@ -12,6 +12,7 @@ from comfy_gateway.core.ports import CloudPod
 
 _NOT_RUNNING: Final = frozenset({"EXITED", "ERROR"})
 _IS_GONE: Final = "TERMINATED"
+_IS_ALLOCATED: Final = "PROVISIONING"
 _IS_UP: Final = "RUNNING"
 _SOLD_OUT: Final = "NONE"
 
@@ -39,8 +40,16 @@ def pod_of(record: Any) -> CloudPod | None:
         gpu_type=gpu["id"] if isinstance(gpu, dict) and isinstance(gpu.get("id"), str) else None,
         status_text=status,
         created_at=_moment(record.get("createdAt")),
+        is_placed=_is_placed(record, status) if is_running else None,
         gpu_percents=_gpu_percents(record.get("runtime")) if status == _IS_UP else None,
     )
+
+
+def _is_placed(record: Mapping[str, Any], status: str) -> bool | None:
+    """A pod that is being allocated is nowhere yet if it is in no data centre; with one nothing is told."""
+    if status != _IS_ALLOCATED:
+        return True
+    return None if record.get("dataCenterId") else False
 
 
 def pods_of(document: Any) -> list[CloudPod]:
