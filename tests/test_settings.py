@@ -22,6 +22,8 @@ from hypothesis import strategies as st
 from comfy_gateway.core.classify import RequestClass
 from comfy_gateway.core.keys import Keys
 from comfy_gateway.core.podname import PodNames
+from comfy_gateway.core.ports import Candidate
+from comfy_gateway.core.profiles import Profile, Profiles
 from comfy_gateway.core.sign_in import AuthMode
 from comfy_gateway.core.upstream import Upstream
 from comfy_gateway.core.visibility import Isolation, Visibility
@@ -338,6 +340,27 @@ WRONG = [
     ("RUNPOD_PROMPT_THRESHOLD_WINDOW_S", "604801", "604800 (a week)"),
     ("RUNPOD_MAX_ACTIVE_SESSIONS", "-1", "a whole number from 0"),
     ("BUDGET_HOURLY_USD", "$5", "a number from 0"),
+    ("RUNPOD_CANDIDATES", "[", "no JSON at character"),
+    ("RUNPOD_CANDIDATES", "{}", "of which gpu alone is needed"),
+    ("RUNPOD_CANDIDATES", '["NVIDIA L40S"]', "an object of gpu, cloud, region, max_usd for a place"),
+    ("RUNPOD_CANDIDATES", '[{"cloud": "SECURE"}]', "a text for gpu"),
+    ("RUNPOD_CANDIDATES", '[{"gpu": "A40,A30"}]', "one GPU type"),
+    ("RUNPOD_CANDIDATES", '[{"gpu": "A40", "cloud": "MINE"}]', "SECURE, COMMUNITY or ALL"),
+    ("RUNPOD_CANDIDATES", '[{"gpu": "A40", "region": "EU_1"}]', "ids of data centres"),
+    ("RUNPOD_CANDIDATES", '[{"gpu": "A40", "region": 1}]', "a text for region"),
+    ("RUNPOD_CANDIDATES", '[{"gpu": "A40", "max_usd": 0}]', "a number above 0"),
+    ("RUNPOD_CANDIDATES", '[{"gpu": "A40", "max_usd": true}]', "a number above 0"),
+    ("RUNPOD_CANDIDATES", '[{"gpu": "A40", "max_usd": "cheap"}]', "a number above 0"),
+    ("RUNPOD_CANDIDATES", '[{"gpu": "A40", "price": 1}]', "there is no 'price'"),
+    ("RUNPOD_PROFILES", "[]", "of which candidates alone are needed"),
+    ("RUNPOD_PROFILES", '{"b g": {}}', "'b g' is none"),
+    ("RUNPOD_PROFILES", '{"big": []}', "an object of candidates, users, teams, on_request for profile big"),
+    ("RUNPOD_PROFILES", '{"big": {}}', "at least one candidate for profile big"),
+    ("RUNPOD_PROFILES", '{"big": {"candidates": [{"gpu": "A40"}], "users": 1}}', "a list of names"),
+    ("RUNPOD_PROFILES", '{"big": {"candidates": [{"gpu": "A40"}], "on_request": "maybe"}}', "1, true, yes"),
+    ("GATEWAY_TEAMS", "[]", 'such as {"film"'),
+    ("GATEWAY_TEAMS", '{"a b": []}', 'such as {"film"'),
+    ("GATEWAY_TEAMS", '{"film": 7}', "a list of names for the users of film"),
     ("GATEWAY_KEEP_MB", "-1", "or auto"),
     ("GATEWAY_KEEP_MB", "some", "or auto"),
     ("VAULT_MAX_GB", "-1", "a number from 0"),
@@ -561,6 +584,66 @@ def test_lists_keep_their_order_and_lose_repetitions(read: Load) -> None:
     settings = read(RUNPOD_REGION=" B-2, A-1,, B-2 ", TRUSTED_PROXIES="10.1.2.3/8, ::1")
     assert settings.pod.regions == ("B-2", "A-1")
     assert settings.access.trusted_proxies == ("10.0.0.0/8", "::1/128")
+
+
+PLACES = """
+runpod_candidates:
+  - {gpu: NVIDIA L40S, region: [A-1, B-2], max_usd: 0.9}
+  - {gpu: NVIDIA A40, cloud: community}
+profiles:
+  big: {candidates: [{gpu: NVIDIA H100 PCIe}], users: [alice], teams: [film]}
+  small: {candidates: [{gpu: NVIDIA A30, region: A-1}], on_request: true}
+gateway_teams:
+  film: [bob]
+"""
+
+
+def test_places_and_profiles_are_lists_in_the_file_and_json_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "g.yaml").write_text(PLACES)
+    in_file = load(DUTY | {"RUNPOD_CONFIG_PATH": "g.yaml"}, root=tmp_path).pod.buying
+    told = yaml.safe_load(PLACES)
+    names = {
+        "RUNPOD_CANDIDATES": "runpod_candidates",
+        "RUNPOD_PROFILES": "profiles",
+        "GATEWAY_TEAMS": "gateway_teams",
+    }
+    environ = {name: json.dumps(told[key]) for name, key in names.items()}
+    assert load(DUTY | environ, root=tmp_path / "empty").pod.buying == in_file
+    assert in_file == Profiles(
+        (
+            Candidate("NVIDIA L40S", "SECURE", "A-1", 0.9),
+            Candidate("NVIDIA L40S", "SECURE", "B-2", 0.9),
+            Candidate("NVIDIA A40", "COMMUNITY"),
+        ),
+        (
+            Profile(
+                "big",
+                (Candidate("NVIDIA H100 PCIe", "SECURE"),),
+                users=frozenset({"alice"}),
+                teams=frozenset({"film"}),
+            ),
+            Profile("small", (Candidate("NVIDIA A30", "SECURE", "A-1"),), on_request=True),
+        ),
+        {"film": frozenset({"bob"})},
+    )
+
+
+def test_places_take_the_place_of_gpu_types_and_regions(read: Load) -> None:
+    gpu_types = {"RUNPOD_GPU_TYPE_ID": "NVIDIA A40,NVIDIA A30", "RUNPOD_REGION": "A-1,B-2"}
+    assert [(one.gpu_type, one.data_center) for one in read(**gpu_types).pod.buying.usual] == [
+        ("NVIDIA A40", "A-1"),
+        ("NVIDIA A40", "B-2"),
+        ("NVIDIA A30", "A-1"),
+        ("NVIDIA A30", "B-2"),
+    ]
+    places = {"RUNPOD_CANDIDATES": '[{"gpu": "NVIDIA L40S"}]'}
+    assert read(**gpu_types, **places).pod.buying.usual == (Candidate("NVIDIA L40S", "SECURE"),)
+
+
+def test_a_profile_for_a_team_that_there_is_not_is_a_fault(tmp_path: Path) -> None:
+    profiles = '{"big": {"candidates": [{"gpu": "A40"}], "teams": ["film"]}}'
+    [fault] = faults_of(DUTY | {"RUNPOD_PROFILES": profiles}, tmp_path)
+    assert fault == "RUNPOD_PROFILES: profile big is for the team film, which GATEWAY_TEAMS does not have"
 
 
 def test_public_addresses_are_allowed_hosts(read: Load) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from comfy_gateway.core.admission import Caps, refusal
+from comfy_gateway.core.admission import Caps, refusal, too_dear
 
 CAPS = Caps(max_active_sessions=10, budget_hourly_usd=20.0)
 
@@ -39,3 +39,20 @@ def test_over_a_cap_the_reason_names_the_setting(
 def test_caps_of_nothing_refuse_everything() -> None:
     assert refusal(active_sessions=0, committed_usd=0, price_usd=0.1, caps=Caps(0, 100)) is not None
     assert refusal(active_sessions=0, committed_usd=0, price_usd=0.1, caps=Caps(10, 0)) is not None
+
+
+@pytest.mark.parametrize(
+    ("place_usd", "any_usd", "why"),
+    [
+        (None, 0, None),
+        (0.69, 0, None),
+        (0.68, 0, "it costs $0.69 an hour, and here $0.68 is the most"),
+        (None, 0.69, None),
+        (None, 0.5, "it costs $0.69 an hour and RUNPOD_MAX_USD_PER_HOUR is 0.5"),
+        (1.0, 0.5, "it costs $0.69 an hour and RUNPOD_MAX_USD_PER_HOUR is 0.5"),
+    ],
+)
+def test_a_price_must_be_under_the_ceilings_of_its_place_and_of_all(
+    place_usd: float | None, any_usd: float, why: str | None
+) -> None:
+    assert too_dear(0.69, place_usd=place_usd, any_usd=any_usd) == why

@@ -25,6 +25,7 @@ from comfy_gateway.core.idleness import IdleLimits
 from comfy_gateway.core.keys import Keys
 from comfy_gateway.core.market import Market
 from comfy_gateway.core.ports import Candidate
+from comfy_gateway.core.profiles import Profile
 from comfy_gateway.core.refusals import Refusal
 from comfy_gateway.core.upstream import Backend, Source, Upstream
 from comfy_gateway.core.users import IdKind, UserId
@@ -49,6 +50,7 @@ from comfy_gateway.service.submission import Submission
 from comfy_gateway.service.tasks import Tasks
 from comfy_gateway.service.told_files import ToldFiles
 from comfy_gateway.service.turns import Turns
+from comfy_gateway.service.wishes import Wishes
 from tests.fakes.clock import FakeClock
 from tests.fakes.ledger import ledger_in_memory
 from tests.fakes.servers import FakeComfyServer
@@ -75,6 +77,7 @@ POD = Backend(
 
 RULES = Rules(
     candidates=(Candidate("RTX 4090", "SECURE"),),
+    profiles=(Profile("small", (Candidate("A5000", "SECURE"),), on_request=True),),
     caps=Caps(max_active_sessions=10, budget_hourly_usd=20.0),
     idle=IdleLimits(idle_s=600, gpu_threshold_percent=0, silence_timeout_s=900, max_gap_s=100),
 )
@@ -183,12 +186,14 @@ class Stand:
         self.door = Door()
         self.pages = ErrorPages()
         self.keep_bytes = 0
+        self.wishes = Wishes(rules.buying)
         bursts = Bursts(
             sessions=self.sessions,
             rules=rules,
             market=Market(rules.market),
             clock=self.clock,
             begin=self.begun.append,
+            wishes=self.wishes,
         )
         self.comfy = FakeComfyServer()
         self.placement = StandInPlacement(self.routes)

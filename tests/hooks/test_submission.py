@@ -577,3 +577,14 @@ async def test_the_hook_forgets_a_flow_with_its_end(stand: Stand) -> None:
     await stand.break_off(flow)  # a person kills it afterwards
     assert found(stand).outcome is Outcome.ACCEPTED
     assert edge.TRANSFER not in flow.metadata
+
+
+async def test_a_prompt_that_is_accepted_may_ask_for_a_profile_of_pods(stand: Stand) -> None:
+    asking = body("p1", extra_data={"runpod_profile": "small"})
+    assert told(await stand.exchange(prompt(asking), refused()))[0] == 400
+    assert stand.wishes.of(ALICE) is None
+    flow = await stand.exchange(prompt(asking), accepted("p1"))
+    assert told(flow)[0] == 200
+    assert stand.wishes.of(ALICE) == "small"
+    await stand.exchange(prompt(body("p2")), accepted("p2"))
+    assert stand.wishes.of(ALICE) is None

@@ -7,6 +7,7 @@ import pytest
 from comfy_gateway.core.admission import Caps
 from comfy_gateway.core.market import MarketLimits
 from comfy_gateway.core.ports import Candidate
+from comfy_gateway.core.profiles import Profile
 from comfy_gateway.core.session import Event, State
 from comfy_gateway.core.users import IdKind, UserId
 from tests.fakes.clock import FakeClock
@@ -201,3 +202,53 @@ async def test_lists_that_fail_give_up_no_pod(world: World) -> None:
     world.cloud.is_list_failing = True
     await world.until(State.READY)
     assert len(world.cloud.orders) == 1
+
+
+H100 = Candidate("H100", "SECURE", max_usd_per_hour=3.0)
+BIG = Profile("big", (H100, Candidate("A100", "SECURE")), users=frozenset({"alice"}))
+SMALL = Profile("small", (Candidate("A5000", "SECURE"),), on_request=True)
+
+
+async def test_a_place_over_its_ceiling_leads_to_the_next(
+    clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World(clock, rules=with_rules(candidates=BIG.candidates))
+    world.cloud.prices["H100"] = 3.99
+    await world.ready()
+    assert gpus(world) == ["A100"]
+    await world.stop()
+
+
+async def test_no_pod_is_dearer_than_any_may_be(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    world = World(clock, rules=with_rules(max_usd_per_hour=0.4))
+    world.burst()
+    await world.until(State.COOLING)
+    assert not world.cloud.orders
+    assert "it costs $0.50 an hour and RUNPOD_MAX_USD_PER_HOUR is 0.4" in caplog.text
+    await world.stop()
+
+
+async def test_a_pod_is_bought_by_the_profile_of_its_user_or_of_their_last_prompt(
+    clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World(clock, rules=with_rules(profiles=(BIG, SMALL)))
+    carol = UserId(IdKind.NAMED, "carol")
+    for user, wish in [(ALICE, None), (BOB, "big"), (carol, "small")]:
+        for _ in range(5):
+            world.bursts.prompt_accepted(user, wish=wish)
+        await world.until(State.READY, user)
+    assert gpus(world) == ["H100", "RTX 4090", "A5000"]
+    assert [line for line in caplog.messages if "profile" in line] == [
+        "RunPod session named:bob: profile 'big' is not theirs or is none"
+    ]
+    await world.stop()
+
+
+async def test_what_the_last_prompt_asked_for_counts(clock: FakeClock) -> None:
+    world = World(clock, rules=with_rules(profiles=(SMALL,)))
+    for wish in ["small"] * 4 + [None]:
+        world.bursts.prompt_accepted(ALICE, wish=wish)
+    await world.until(State.READY)
+    assert gpus(world) == ["RTX 4090"]
+    await world.stop()

@@ -37,6 +37,7 @@ from comfy_gateway.service.spending import Spending
 from comfy_gateway.service.strays import Strays
 from comfy_gateway.service.tasks import Tasks
 from comfy_gateway.service.turns import Turns
+from comfy_gateway.service.wishes import Wishes
 from tests.fakes.clock import FakeClock
 from tests.fakes.cloud import FakeCloud, RentedPod
 from tests.fakes.ledger import ledger_in_memory
@@ -145,7 +146,7 @@ class World:
             clock=self.clock,
             interval_s=self.rules.reconcile_s,
         )
-        self.market = Market(self.rules.market)
+        self.market, self.wishes = Market(self.rules.market), Wishes(self.rules.buying)
         self.launch = Launch(
             sessions=self.sessions,
             cloud=self.cloud,
@@ -156,6 +157,7 @@ class World:
             market=self.market,
             clock=self.clock,
             why_not=self.spending.why_not,
+            wish_of=self.wishes.of,
         )
         self.life = Life(
             sessions=self.sessions,
@@ -182,6 +184,7 @@ class World:
             market=self.market,
             clock=self.clock,
             begin=self.life.begin,
+            wishes=self.wishes,
             max_users=self._max_users,
         )
         self.rescue = Rescue(

@@ -37,6 +37,8 @@ class Candidate:
     cloud_type: str
     """SECURE, COMMUNITY or ALL."""
     data_center: str | None = None
+    max_usd_per_hour: float | None = None
+    """A pod that costs more is not bought here; None: no ceiling but the budgets."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,7 +184,7 @@ class _Examination:
             *([f"image {pod.image_name}"] if pod.image_name else []),
         ]
         yield ok("pods are made from", ", ".join(image) or "RUNPOD_EXTRA_PAYLOAD")
-        for gpu_type in pod.gpu_type_ids:
+        for gpu_type in pod.buying.gpu_types:
             if self._pods is None:
                 yield skip(f"GPU {gpu_type}", "RunPod's price list needs the key")
             else:

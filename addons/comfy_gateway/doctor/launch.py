@@ -11,6 +11,7 @@ from comfy_gateway.adapters.agent import HttpAgent
 from comfy_gateway.adapters.clock import SystemClock
 from comfy_gateway.adapters.master_secret import load_or_create
 from comfy_gateway.adapters.prober import HttpProber
+from comfy_gateway.core.admission import too_dear
 from comfy_gateway.core.errors import CloudError
 from comfy_gateway.core.keys import Keys
 from comfy_gateway.core.ports import Clock
@@ -42,6 +43,10 @@ async def offers_of(settings: Settings, tell: Tell) -> list[Offer]:
                 reasons.append(f"{candidate.gpu_type}: no price")
             elif usd_per_hour > settings.limits.budget_hourly_usd:
                 reasons.append(f"{candidate.gpu_type}: ${usd_per_hour:.2f} an hour is over BUDGET_HOURLY_USD")
+            elif dear := too_dear(
+                usd_per_hour, place_usd=candidate.max_usd_per_hour, any_usd=settings.pod.max_usd_per_hour
+            ):
+                reasons.append(f"{candidate.gpu_type}: {dear}")
             else:
                 offers.append(Offer(candidate, usd_per_hour))
     finally:

@@ -12,6 +12,7 @@ from comfy_gateway.core.users import UserId
 from comfy_gateway.core.window import PromptWindow
 from comfy_gateway.service.rules import Rules
 from comfy_gateway.service.sessions import Sessions
+from comfy_gateway.service.wishes import Wishes
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ class Bursts:
         market: Market,
         clock: Clock,
         begin: Callable[[UserId], None],
+        wishes: Wishes,
         max_users: int = MAX_USERS,
     ) -> None:
         self._sessions = sessions
@@ -41,14 +43,19 @@ class Bursts:
         self._market = market
         self._clock = clock
         self._begin = begin
+        self._wishes = wishes
         self._max_users = max_users
         self._windows: OrderedDict[UserId, PromptWindow] = OrderedDict()
         self._told: set[UserId] = set()
         self._without_use: set[UserId] = set()
         """Users whose last prompt a pod could not have run."""
 
-    def prompt_accepted(self, user: UserId, *, earns_pod: bool = True) -> None:
-        """A ComfyUI server accepted a prompt of this user. ``earns_pod`` is False for one that no pod would run."""
+    def prompt_accepted(self, user: UserId, *, earns_pod: bool = True, wish: str | None = None) -> None:
+        """A ComfyUI server accepted a prompt of this user, which asks for the profile ``wish``.
+
+        ``earns_pod`` is False for one that no pod would run.
+        """
+        self._wishes.note(user, wish)
         if not self._rules.is_provisioning or self._sessions.get(user).state not in EARNING:
             return
         if not earns_pod:

@@ -47,8 +47,11 @@ class Launch:
         market: Market,
         clock: Clock,
         why_not: Callable[[UserId, float], Awaitable[str | None]],
+        wish_of: Callable[[UserId], str | None],
     ) -> None:
-        """``why_not`` says why a user may not have a pod at a price per hour today."""
+        """``why_not`` says why a user may not have a pod at a price per hour today; ``wish_of`` which profile their
+        last prompt asked for."""
+        self._wish_of = wish_of
         self._why_not = why_not
         self._sessions = sessions
         self._cloud = cloud
@@ -96,7 +99,8 @@ class Launch:
     async def _try_candidates(self, user: UserId, pod: Pod) -> str | None:
         refusals: list[str] = []
         asked = faults = 0
-        for candidate in self._market.ordered(self._rules.candidates, self._clock.monotonic()):
+        profile = self._rules.buying.of(user, self._wish_of(user))
+        for candidate in self._market.ordered(profile.candidates, self._clock.monotonic()):
             if 0 < self._market.limits.max_attempts <= asked:
                 refusals.append(f"{asked} were asked, which is the most")
                 break
@@ -159,6 +163,9 @@ class Launch:
             return None, f"no price: {error}"
         if price_usd is None:
             return None, "the cloud does not offer it at any price"
+        most_usd = self._rules.max_usd_per_hour
+        if dear := admission.too_dear(price_usd, place_usd=candidate.max_usd_per_hour, any_usd=most_usd):
+            return price_usd, dear
         if (over_budget := await self._why_not(user, price_usd)) is not None:
             return price_usd, over_budget
         others = self._sessions.counted(but=user)

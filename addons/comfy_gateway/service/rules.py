@@ -9,6 +9,7 @@ from comfy_gateway.core.budget import Budget
 from comfy_gateway.core.idleness import IdleLimits
 from comfy_gateway.core.market import MarketLimits
 from comfy_gateway.core.ports import Candidate
+from comfy_gateway.core.profiles import Profile, Profiles
 
 NO_BUDGET = Budget()
 USUAL_MARKET = MarketLimits()
@@ -22,6 +23,10 @@ class Rules:
     """Where to buy, in order; empty where provisioning is off."""
     caps: Caps
     idle: IdleLimits
+    profiles: tuple[Profile, ...] = ()
+    teams: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    max_usd_per_hour: float = 0.0
+    """Of one pod; 0: no ceiling."""
     budget: Budget = NO_BUDGET
     market: MarketLimits = USUAL_MARKET
     threshold_count: int = 5
@@ -59,6 +64,11 @@ class Rules:
             container_s=timeout_s / 2,
             no_machine_s=self.no_machine_s,
         )
+
+    @property
+    def buying(self) -> Profiles:
+        """Where whose pods are bought."""
+        return Profiles(self.candidates, self.profiles, self.teams)
 
     @property
     def is_provisioning(self) -> bool:

@@ -19,6 +19,7 @@ from comfy_gateway.core import loose_json
 from comfy_gateway.core.errors import BackendUnavailable, PromptRefused
 from comfy_gateway.core.keys import Keys
 from comfy_gateway.core.ports import Clock, ComfyServer, PromptAnswer
+from comfy_gateway.core.profiles import wish_of
 from comfy_gateway.core.prompt_body import PromptBody
 from comfy_gateway.core.prompts import PromptRecord
 from comfy_gateway.core.refusals import (
@@ -403,7 +404,7 @@ class Submission:
         self._meters.prompt_accepted(way.backend.source)
         if way.user is not None:
             earns_pod = self._placement.earns_pod(way.user, way.body.document)
-            self._bursts.prompt_accepted(way.user, earns_pod=earns_pod)
+            self._bursts.prompt_accepted(way.user, earns_pod=earns_pod, wish=wish_of(way.body.document))
 
 
 def _own_answer(status: int, raw: bytes | None) -> PromptAnswer | None:

@@ -204,11 +204,17 @@ def _contradictions(settings: Settings) -> Iterator[tuple[set[str], str]]:
                 {"RUNPOD_TEMPLATE_ID", "RUNPOD_IMAGE_NAME", "RUNPOD_EXTRA_PAYLOAD"},
                 "RUNPOD_TEMPLATE_ID and RUNPOD_IMAGE_NAME are not set: RUNPOD_API_KEY needs one of them",
             )
-        if not pod.gpu_type_ids:
+        if not pod.buying.usual:
             yield (
-                {"RUNPOD_GPU_TYPE_ID"},
+                {"RUNPOD_GPU_TYPE_ID", "RUNPOD_CANDIDATES"},
                 "RUNPOD_GPU_TYPE_ID is not set: with RUNPOD_API_KEY at least one GPU type is needed,"
                 " or RunPod rents out a machine without a GPU",
+            )
+    for profile in pod.profiles:
+        for team in sorted(profile.teams - pod.teams.keys()):
+            yield (
+                {"RUNPOD_PROFILES", "GATEWAY_TEAMS"},
+                f"RUNPOD_PROFILES: profile {profile.name} is for the team {team}, which GATEWAY_TEAMS does not have",
             )
     yield from _contradictions_of_sign_in(settings)
     if telemetry.poll_s >= telemetry.idle_s:

@@ -18,10 +18,12 @@ from comfy_gateway.core.hosts import AllowedHosts
 from comfy_gateway.core.identity import IdentityRules
 from comfy_gateway.core.operator_routes import OperatorRoutes
 from comfy_gateway.core.pod_address import PodAddresses
+from comfy_gateway.core.ports import Candidate
+from comfy_gateway.core.profiles import Profile, Profiles
 from comfy_gateway.core.sign_in import AuthMode
 from comfy_gateway.core.upstream import Upstream
 from comfy_gateway.core.visibility import Isolation, Visibility
-from comfy_gateway.settings import parse
+from comfy_gateway.settings import parse, places
 
 WEEK_S: Final = 7 * 24 * 3600
 YEAR_S: Final = 365 * 24 * 3600
@@ -302,6 +304,27 @@ class Pod(Group):
         tuple[str, ...], Var("RUNPOD_REGION", "ids of data centres"), BeforeValidator(parse.data_centres)
     ] = ()
     """Data centres, tried in this order, comma separated; any when not set."""
+    max_usd_per_hour: Annotated[float, Var("RUNPOD_MAX_USD_PER_HOUR"), Field(ge=0, le=1_000)] = 0
+    """No pod is bought that costs more in an hour, wherever. 0: no ceiling but the budgets."""
+    candidates: Annotated[
+        tuple[Candidate, ...],
+        Var("RUNPOD_CANDIDATES", places.CANDIDATES_ALLOWED),
+        BeforeValidator(places.candidates),
+    ] = ()
+    """Where to buy, in order, with a price ceiling for each place; takes the place of RUNPOD_GPU_TYPE_ID,
+    RUNPOD_CLOUD_TYPE and RUNPOD_REGION. A list in the file, JSON elsewhere."""
+    profiles: Annotated[
+        tuple[Profile, ...],
+        Var("RUNPOD_PROFILES", places.PROFILES_ALLOWED),
+        BeforeValidator(places.profiles),
+    ] = ()
+    """Other places for some users, for teams, or for prompts that ask by extra_data.runpod_profile (docs/runpod.md)."""
+    teams: Annotated[
+        Mapping[str, frozenset[str]],
+        Var("GATEWAY_TEAMS", places.TEAMS_ALLOWED),
+        BeforeValidator(places.teams),
+    ] = Field(default_factory=dict)
+    """Users by team, for RUNPOD_PROFILES."""
     extra_payload: Annotated[
         Mapping[str, Any],
         Var("RUNPOD_EXTRA_PAYLOAD", "a JSON object of keywords of runpod.create_pod", is_secret=True),
@@ -326,6 +349,17 @@ class Pod(Group):
         PodUrlTemplate, Var("RUNPOD_PROXY_TEMPLATE", "an http(s) address with {pod_id}")
     ] = "https://{pod_id}-{port}.proxy.runpod.net"
     """Address of a pod; a path prefix is allowed."""
+
+    @property
+    def buying(self) -> Profiles:
+        """Where whose pods are bought."""
+        regions: tuple[str | None, ...] = self.regions or (None,)
+        usual = self.candidates or tuple(
+            Candidate(gpu_type, self.cloud_type, region)
+            for gpu_type in self.gpu_type_ids
+            for region in regions
+        )
+        return Profiles(usual, self.profiles, self.teams)
 
 
 class Boot(Group):

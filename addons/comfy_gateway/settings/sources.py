@@ -153,7 +153,9 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, str | Mapping):
         return value
     if isinstance(value, list):
-        return [str(_plain(item)) for item in value if item is not None]
+        return [
+            item if isinstance(item, Mapping) else str(_plain(item)) for item in value if item is not None
+        ]
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value)

@@ -13,7 +13,6 @@ from comfy_gateway.core.admission import Caps
 from comfy_gateway.core.budget import Budget
 from comfy_gateway.core.idleness import IdleLimits
 from comfy_gateway.core.market import MarketLimits
-from comfy_gateway.core.ports import Candidate
 from comfy_gateway.core.upstream import Backend, Source
 from comfy_gateway.service.rules import Rules
 from comfy_gateway.settings import Settings, SettingsError
@@ -82,15 +81,12 @@ def duty_backends(settings: Settings, *, plain_id: str | None = None) -> list[Ba
 
 def rules_of(settings: Settings) -> Rules:
     """The settings as the life of a session counts them."""
-    regions: tuple[str | None, ...] = settings.pod.regions or (None,)
-    candidates = tuple(
-        Candidate(gpu_type, settings.pod.cloud_type, region)
-        for gpu_type in settings.pod.gpu_type_ids
-        for region in regions
-    )
     poll_s = settings.telemetry.poll_s
     return Rules(
-        candidates=candidates if settings.can_provision else (),
+        candidates=settings.pod.buying.usual if settings.can_provision else (),
+        profiles=settings.pod.profiles,
+        teams=settings.pod.teams,
+        max_usd_per_hour=settings.pod.max_usd_per_hour,
         caps=Caps(settings.limits.max_active_sessions, settings.limits.budget_hourly_usd),
         budget=Budget(
             daily_usd=settings.limits.budget_daily_usd,

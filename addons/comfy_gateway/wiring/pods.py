@@ -20,6 +20,7 @@ from comfy_gateway.service.signals import Signals
 from comfy_gateway.service.spending import Spending
 from comfy_gateway.service.strays import Strays
 from comfy_gateway.service.vault import Vault
+from comfy_gateway.service.wishes import Wishes
 from comfy_gateway.wiring.base import Base
 from comfy_gateway.wiring.from_settings import AGENT_TIMEOUT_S, cloud_of
 from comfy_gateway.wiring.ledger import LedgerParts
@@ -76,7 +77,7 @@ def build_pods(
         clock=clock,
         interval_s=rules.reconcile_s,
     )
-    market = Market(rules.market)
+    market, wishes = Market(rules.market), Wishes(rules.buying)
     life = Life(
         sessions=sessions,
         launch=Launch(
@@ -89,6 +90,7 @@ def build_pods(
             market=market,
             clock=clock,
             why_not=spending.why_not,
+            wish_of=wishes.of,
         ),
         endings=endings,
         signals=signals,
@@ -108,7 +110,9 @@ def build_pods(
     )
     return PodParts(
         life=life,
-        bursts=Bursts(sessions=sessions, rules=rules, market=market, clock=clock, begin=life.begin),
+        bursts=Bursts(
+            sessions=sessions, rules=rules, market=market, clock=clock, begin=life.begin, wishes=wishes
+        ),
         signals=signals,
         watch=watch,
         spending=spending,
