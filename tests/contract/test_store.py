@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from comfy_gateway.adapters.sql import open_store
 from comfy_gateway.adapters.sql.engine import make_engine, read_url
 from comfy_gateway.core.errors import StaleRecord, StoreUnavailable
+from comfy_gateway.core.eta import Start
 from comfy_gateway.core.ports import SessionStore
 from comfy_gateway.core.session import Pod, Session, State
 from comfy_gateway.core.users import IdKind, UserId
@@ -365,3 +366,18 @@ class TestOpen:
         for store in stores:
             await store.aclose()
         assert len(await database.rows("SELECT * FROM alembic_version")) == 1
+
+
+async def test_starts_are_those_pods_that_became_ready_newest_last(store: SessionStore) -> None:
+    for number, (took_s, becomes_ready) in enumerate(
+        [(60, True), (None, False), (90, True), (-5, True), (120, True)]
+    ):
+        user = UserId(IdKind.NAMED, f"user{number}")
+        pod = replace(KNOWN, name=f"{NAME}x{number}", ordered_at=NOW + timedelta(minutes=number))
+        booting = Session(user, State.BOOTING, pod.ordered_at, pod)
+        saved = await store.save_session(booting)
+        if becomes_ready and took_s is not None:
+            ready = replace(saved, state=State.READY, since=pod.ordered_at + timedelta(seconds=took_s))
+            await store.save_session(ready)
+    assert list(await store.starts(newest=9)) == [Start("RTX 4090", s) for s in (60.0, 90.0, 120.0)]
+    assert list(await store.starts(newest=2)) == [Start("RTX 4090", s) for s in (90.0, 120.0)]

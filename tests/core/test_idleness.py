@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comfy_gateway.core.idleness import IdleLimits, IdleWindow, PodUse, judge
+from comfy_gateway.core.idleness import IdleLimits, IdleWindow, PodUse, ends_in_s, judge
 from comfy_gateway.core.telemetry import Sample
 
 LIMITS = IdleLimits(idle_s=600, gpu_threshold_percent=5, silence_timeout_s=900, max_gap_s=100)
@@ -48,10 +48,11 @@ def test_a_full_quiet_window_is_over(use: PodUse, reason: str) -> None:
         (replace(UNUSED, transfers_in_flight=1), "1 transfers in flight"),
         (replace(UNUSED, queue_remaining=3), "3 prompts in ComfyUI's queue"),
         (replace(UNUSED, copies_in_flight=4), "4 files are being copied"),
+        (replace(UNUSED, kept_for_s=90), "kept for 90 s more"),
         (replace(UNUSED, last_activity_s=61), "idle for 599 of 600 s"),
         (replace(UNUSED, last_activity_s=700), "idle for -40 of 600 s"),
     ],
-    ids=["prompt", "transfer", "queue", "copy", "used just too late", "used while it was judged"],
+    ids=["prompt", "transfer", "queue", "copy", "kept", "used just too late", "used while it was judged"],
 )
 def test_use_keeps_a_pod_whatever_telemetry_says(use: PodUse, reason: str) -> None:
     verdict = judge(after(MINUTES_11), use, LIMITS, 660)
@@ -241,3 +242,39 @@ def test_silence_always_comes_to_an_end(polls: list[tuple[float, Sample | None]]
     timed = at_times(polls)
     end_s = timed[-1][0] if timed else 0.0
     assert judge(after(timed), UNUSED, LIMITS, end_s + LIMITS.silence_timeout_s).is_over
+
+
+@pytest.mark.parametrize(
+    ("samples", "use", "left_s"),
+    [
+        (MINUTES_11[:6], UNUSED, 290.0),
+        (MINUTES_11[:6], replace(UNUSED, last_activity_s=200), 490.0),
+        (MINUTES_11[:6], replace(UNUSED, kept_for_s=1000), 1000.0),
+        (MINUTES_11[:6], replace(UNUSED, kept_for_s=5), 290.0),
+        (MINUTES_11[:6], replace(UNUSED, prompts_in_flight=1), None),
+        ([(300, Sample(50.0, 0, 0))], UNUSED, None),
+        ([], UNUSED, 590.0),
+        ([(60, QUIET)], UNUSED, 650.0),
+    ],
+    ids=["quiet", "used since", "kept", "kept too short", "busy", "busy GPU", "never heard", "fell silent"],
+)
+def test_the_end_of_an_idle_pod_can_be_told_beforehand(
+    samples: Sequence[tuple[float, Sample | None]], use: PodUse, left_s: float | None
+) -> None:
+    assert ends_in_s(after(samples), use, LIMITS, 310) == left_s
+
+
+@given(
+    st.lists(st.sampled_from([QUIET, SILENT, Sample(50.0, 0, 0), Sample(0.0, 1, 0)]), max_size=20),
+    st.integers(0, 1200),
+    st.sampled_from([0.0, 50.0]),
+    st.integers(0, 1),
+)
+def test_an_end_that_has_come_is_the_verdicts(
+    samples: list[Sample | None], last_activity_s: int, kept_for_s: float, prompts: int
+) -> None:
+    window = after([(60.0 * number, sample) for number, sample in enumerate(samples)])
+    now_s = 60.0 * len(samples) + 30
+    use = replace(UNUSED, last_activity_s=last_activity_s, kept_for_s=kept_for_s, prompts_in_flight=prompts)
+    is_over = judge(window, use, LIMITS, now_s).is_over
+    assert is_over == (ends_in_s(window, use, LIMITS, now_s) == 0)

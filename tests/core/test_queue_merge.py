@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comfy_gateway.core.prompts import Outcome, PromptRecord
-from comfy_gateway.core.queue_merge import Queue, anonymous_item, merge, places, remaining_for, veiled_id
+from comfy_gateway.core.queue_merge import (
+    Queue,
+    ahead_of,
+    anonymous_item,
+    merge,
+    places,
+    remaining_for,
+    veiled_id,
+)
 
 
 def item(prompt_id: str, number: float = 0) -> list[Any]:
@@ -103,3 +111,14 @@ def test_items_of_another_shape_are_left_out() -> None:
         "queue_pending": [None, item("d")],
     }
     assert list(Queue.read(document).ids()) == ["a", "d"]
+
+
+def test_ahead_are_those_that_end_before_the_users_next_one() -> None:
+    running = PromptRecord("r", "bob", "tab", "duty", number=9, outcome=Outcome.RUNNING)
+    waiting = [
+        PromptRecord(name, user, "tab", "duty", number=number)
+        for name, user, number in (("1", "bob", 1), ("2", "alice", 2), ("3", "alice", 3))
+    ]
+    assert ahead_of("alice", [*waiting, running]) == 2
+    assert ahead_of("bob", [*waiting, running]) == 0
+    assert ahead_of("carol", [*waiting, running]) is None

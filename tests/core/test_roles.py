@@ -5,7 +5,10 @@ import pytest
 from comfy_gateway.core.roles import LOOPBACK_ONLY, OPERATORS_ONLY, Role, is_open, refuse
 
 OPEN = ["/gateway/healthz", "/gateway/readyz", "/gateway/ui/extension.js", "/gateway/signin"]
+OWN = ["/gateway/api/v1/me", "/gateway/api/v1/me/give-back"]
 OPERATORS = [
+    "/gateway/api/v1/mean",
+    "/gateway/api/v1/",
     "/gateway",
     "/gateway/",
     "/gateway/api/v1/sessions",
@@ -15,9 +18,11 @@ OPERATORS = [
 ]
 
 
-@pytest.mark.parametrize("path", [*OPEN, "/gateway/signout"])
+@pytest.mark.parametrize("path", [*OPEN, *OWN, "/gateway/signout"])
 @pytest.mark.parametrize("has_sign_in", [False, True])
-def test_everybody_gets_the_probes_the_panel_and_the_way_in_and_out(path: str, has_sign_in: bool) -> None:
+def test_everybody_gets_the_probes_the_panel_their_own_session_and_the_way_in_and_out(
+    path: str, has_sign_in: bool
+) -> None:
     assert refuse(path, Role.USER, has_sign_in=has_sign_in) is None
 
 

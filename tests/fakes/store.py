@@ -8,6 +8,7 @@ from datetime import datetime
 
 from comfy_gateway.core.costs import Bill
 from comfy_gateway.core.errors import StaleRecord, StoreUnavailable
+from comfy_gateway.core.eta import Start
 from comfy_gateway.core.session import Pod, Session, State
 from comfy_gateway.core.users import UserId
 from tests.fakes.clock import FakeClock
@@ -21,6 +22,7 @@ class PodRow:
     ended_at: datetime | None = None
     cause: str | None = None
     pod: Pod | None = None
+    ready_at: datetime | None = None
 
 
 class FakeStore:
@@ -60,7 +62,10 @@ class FakeStore:
         saved = replace(session, version=(stored.version if stored else 0) + 1)
         self.rows[session.user] = copy.deepcopy(saved)
         if session.pod is not None:
-            self.pods.setdefault(session.pod.name, PodRow(session.user)).pod = session.pod
+            row = self.pods.setdefault(session.pod.name, PodRow(session.user))
+            row.pod = session.pod
+            if session.state is State.READY and row.ready_at is None:
+                row.ready_at = session.since
         self.saves += 1
         if self.lost_answers:
             self.lost_answers -= 1
@@ -93,6 +98,20 @@ class FakeStore:
             for name, row in self.pods.items()
             if row.pod is not None and row.pod.pod_id is not None and (row.ended_at is None or row.ended_at > since)
         ]  # fmt: skip
+
+    async def starts(self, *, newest: int) -> Sequence[Start]:
+        """As the SQL one."""
+        await self._answer()
+        started = sorted(
+            (row.pod.ordered_at, row.ready_at, row.pod.gpu_type or "")
+            for row in self.pods.values()
+            if row.pod is not None and row.ready_at is not None and row.ready_at > row.pod.ordered_at
+        )
+        found = [
+            Start(gpu_type, (ready_at - ordered_at).total_seconds())
+            for ordered_at, ready_at, gpu_type in started
+        ]
+        return found[-newest:]
 
     async def first_sight(self, pod_id: str, *, at: datetime) -> datetime:
         """The first word stays."""

@@ -177,6 +177,16 @@ async def test_a_page_of_another_site_changes_nothing(
     assert stand.where(await stand.arrive(ask("/free", method=method, headers=headers))) == where
 
 
+@pytest.mark.parametrize("order", ["promote", "keep", "give-back"])
+async def test_a_page_of_another_site_gives_nobodys_pod_back(stand: Stand, order: str) -> None:
+    path = f"/gateway/api/v1/me/{order}"
+    foreign = [("Sec-Fetch-Site", "cross-site")]
+    assert stand.where(await stand.arrive(ask(path, method="POST", headers=foreign))) == "403"
+    far = ask(path, method="POST")
+    far.client_conn.peername = (FAR, 4711)
+    assert stand.where(await stand.arrive(far)) == f"site {path}"
+
+
 # The operator's pages without sign-in -----------------------------------------------------------------------
 
 

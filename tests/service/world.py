@@ -24,6 +24,7 @@ from comfy_gateway.service.catalogues import Catalogues
 from comfy_gateway.service.cloud_watch import CloudWatch
 from comfy_gateway.service.duty_pool import DutyPool
 from comfy_gateway.service.endings import Endings
+from comfy_gateway.service.keeping import Keeping
 from comfy_gateway.service.launch import Launch
 from comfy_gateway.service.life import Life, backend_of
 from comfy_gateway.service.placement import Placement
@@ -159,6 +160,7 @@ class World:
             why_not=self.spending.why_not,
             wish_of=self.wishes.of,
         )
+        self.keeping = Keeping(self.clock)
         self.life = Life(
             sessions=self.sessions,
             launch=self.launch,
@@ -171,6 +173,7 @@ class World:
             placement=self.placement,
             vault=self.vault,
             activity=self.activity,
+            keeping=self.keeping,
             addresses=ADDRESSES,
             keys=KEYS,
             rules=self.rules,

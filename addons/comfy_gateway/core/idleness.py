@@ -71,6 +71,8 @@ class PodUse:
     """ComfyUI's own answer just now; None when it did not answer or was not asked."""
     copies_in_flight: int = 0
     """Files that are on their way into the vault. No use of the pod: when they are done, it has been idle all along."""
+    kept_for_s: float = 0.0
+    """How much longer somebody wants it kept although it is idle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,8 @@ def judge(window: IdleWindow, use: PodUse, limits: IdleLimits, now_s: float) -> 
         return Verdict(False, f"{use.queue_remaining} prompts in ComfyUI's queue")
     if use.copies_in_flight:
         return Verdict(False, f"{use.copies_in_flight} files are being copied")
+    if use.kept_for_s > 0:
+        return Verdict(False, f"kept for {use.kept_for_s:.0f} s more")
     heard_s = window.last_usable_s
     if window.quiet_since_s is not None and heard_s is not None and now_s - heard_s <= limits.max_gap_s:
         # A prompt that came and went between two samples is activity all the same.
@@ -102,3 +106,18 @@ def judge(window: IdleWindow, use: PodUse, limits: IdleLimits, now_s: float) -> 
     if silent_s >= limits.silence_timeout_s:
         return Verdict(True, f"no telemetry and no work for {silent_s:.0f} s")
     return Verdict(False, "busy" if heard_s is not None else "no telemetry yet")
+
+
+def ends_in_s(window: IdleWindow, use: PodUse, limits: IdleLimits, now_s: float) -> float | None:
+    """In how many seconds ``judge`` would end the pod if nothing more were done on it; None while it is busy."""
+    if use.prompts_in_flight or use.transfers_in_flight or use.queue_remaining or use.copies_in_flight:
+        return None
+    heard_s = window.last_usable_s
+    if heard_s is not None and now_s - heard_s <= limits.max_gap_s:
+        if window.quiet_since_s is None:
+            return None
+        left_s = limits.idle_s - (now_s - max(window.quiet_since_s, use.last_activity_s))
+    else:
+        since_s = max(use.ready_since_s if heard_s is None else heard_s, use.last_activity_s)
+        left_s = limits.silence_timeout_s - (now_s - since_s)
+    return max(left_s, use.kept_for_s, 0.0)

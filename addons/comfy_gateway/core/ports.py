@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from comfy_gateway.core.costs import Bill
+from comfy_gateway.core.eta import Start
 from comfy_gateway.core.prompts import Hiding, LedgerChange, LedgerRow, PromptRecord
 from comfy_gateway.core.session import Session
 from comfy_gateway.core.telemetry import Sample
@@ -132,6 +133,10 @@ class SessionStore(Protocol):
 
     async def bills(self, *, since: datetime) -> Sequence[Bill]:
         """All pods that lived then or later, in the order in which they were ordered."""
+        ...
+
+    async def starts(self, *, newest: int) -> Sequence[Start]:
+        """The newest pods that became ready, as many as that, in the order in which they were ordered."""
         ...
 
     async def first_sight(self, pod_id: str, *, at: datetime) -> datetime:

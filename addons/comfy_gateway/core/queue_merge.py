@@ -78,6 +78,14 @@ def remaining_for(
     return own[-1] if own else 0
 
 
+def ahead_of(
+    user_key: str | None, unfinished: Iterable[PromptRecord], order_of: OrderOf = by_number
+) -> int | None:
+    """How many of a server's prompts end before the user's next one begins; None where none of theirs is there."""
+    ordered = sorted(unfinished, key=lambda one: (one.outcome is not Outcome.RUNNING, order_of(one)))
+    return next((place for place, record in enumerate(ordered) if record.user_key == user_key), None)
+
+
 def places(numbers: Sequence[float | None]) -> list[float]:
     """The numbers of one's own prompts in the order in which all will run, with numbers between them for those of
     others, which are None.

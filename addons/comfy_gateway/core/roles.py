@@ -24,7 +24,9 @@ _OPEN_WITHOUT_SIGN_IN: Final = frozenset({"/gateway/metrics"})
 """Numbers without names. With sign-in they are the operator's, since Prometheus can be given a credential."""
 _PANEL: Final = "/gateway/ui/"
 """The panel's module in ComfyUI's page; the same bytes for everybody."""
-_EVERYBODYS: Final = frozenset({SIGN_OUT_PATH})
+OWN_PATH: Final = "/gateway/api/v1/me"
+"""What people are told of their own session, and what they may do with it. It knows no other user."""
+_EVERYBODYS: Final = frozenset({SIGN_OUT_PATH, OWN_PATH})
 
 OPERATORS_ONLY: Final = Refusal(403, "operators_only", "This page is for operators.")
 LOOPBACK_ONLY: Final = Refusal(
@@ -63,7 +65,8 @@ def is_open(path: str) -> bool:
 
 def refuse(path: str, role: Role, *, has_sign_in: bool) -> Refusal | None:
     """Why a plain path below ``/gateway/`` does not answer this role, or None when it does."""
-    if role is Role.OPERATOR or is_open(path) or path in _EVERYBODYS:
+    is_own = path in _EVERYBODYS or path.startswith(f"{OWN_PATH}/")
+    if role is Role.OPERATOR or is_own or is_open(path):
         return None
     if has_sign_in:
         return OPERATORS_ONLY

@@ -79,15 +79,28 @@ class Bursts:
                 f"{count} prompts within {seconds:g} s" if count else "first prompt",
             )
 
+    def counted(self, user: UserId) -> int:
+        """Prompts of this user that count toward a pod at this moment."""
+        window = self._windows.get(user)
+        return 0 if window is None else window.count_at(self._clock.monotonic())
+
+    def ask(self, user: UserId, cause: str) -> str | None:
+        """Somebody wants a pod for this user without a burst. Why there is none, in words for an operator, or None.
+
+        ``core.own_pod`` has judged whether that may be; caps and budgets are judged here and at the order.
+        """
+        return self._open(user, cause)
+
     def seen(self, user: UserId) -> None:
         """An identified user opened a socket; this alone is enough where the threshold is 0."""
         is_enough = self._rules.threshold_count == 0 and user not in self._without_use
         if self._rules.is_provisioning and is_enough:
             self._open(user, "first socket")
 
-    def _open(self, user: UserId, cause: str) -> None:
-        if self._sessions.get(user).state is not State.SHARED:
-            return
+    def _open(self, user: UserId, cause: str) -> str | None:
+        """Why no pod was asked for, or None."""
+        if (state := self._sessions.get(user).state) is not State.SHARED:
+            return f"the session is {state}"
         # The price is not known yet; the budget is judged again with it before the order goes out.
         others = self._sessions.counted(but=user)
         committed_usd = sum((other.pod.cost_per_hour_usd or 0.0) if other.pod else 0.0 for other in others)
@@ -110,9 +123,10 @@ class Bursts:
                     cause,
                     why_not,
                 )
-            return
+            return why_not
         self._told.discard(user)
         # The prompts that have earned this pod do not earn the next one as well.
         self._windows.pop(user, None)
         self._sessions.apply(user, Event.BURST, cause)
         self._begin(user)
+        return None

@@ -8,13 +8,14 @@ After a restart the same steps go on from the stored state.
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from comfy_gateway.core.boot import BootWatch
 from comfy_gateway.core.errors import AgentUnavailable, StoreError
 from comfy_gateway.core.files import pod_alias
 from comfy_gateway.core.front_door import OPEN_CAUSE, DoorState, judge_knock
-from comfy_gateway.core.idleness import IdleWindow, PodUse, judge
+from comfy_gateway.core.idleness import IdleWindow, PodUse, ends_in_s, judge
 from comfy_gateway.core.image_version import is_older
 from comfy_gateway.core.keys import Keys
 from comfy_gateway.core.pod_address import PodAddresses
@@ -26,6 +27,7 @@ from comfy_gateway.core.users import UserId
 from comfy_gateway.service.activity import Activity
 from comfy_gateway.service.ages import Ages
 from comfy_gateway.service.endings import Endings
+from comfy_gateway.service.keeping import Keeping
 from comfy_gateway.service.launch import Launch
 from comfy_gateway.service.ledger import Ledger
 from comfy_gateway.service.placement import Placement
@@ -70,6 +72,16 @@ class Vault(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class Served:
+    """A pod that is looked at for idleness."""
+
+    window: IdleWindow
+    ready_since_s: float
+    reason: str = ""
+    """Of the last verdict."""
+
+
 class Life:
     """Drives sessions."""
 
@@ -87,6 +99,7 @@ class Life:
         placement: Placement,
         vault: Vault,
         activity: Activity,
+        keeping: Keeping,
         addresses: PodAddresses,
         keys: Keys,
         rules: Rules,
@@ -107,6 +120,7 @@ class Life:
         self._placement = placement
         self._vault = vault
         self._activity = activity
+        self._keeping = keeping
         self._addresses = addresses
         self._keys = keys
         self._rules = rules
@@ -115,6 +129,7 @@ class Life:
         self._ages = Ages(clock)
         self._failures: Counter[UserId] = Counter()
         self._driven: set[UserId] = set()
+        self._served: dict[UserId, Served] = {}
         self._unsaved: set[UserId] = set()
         self._causes: dict[UserId, str] = {}
         self._steps: dict[State, Callable[[Session, Pod], Awaitable[None]]] = {
@@ -135,6 +150,23 @@ class Life:
         if user not in self._driven:
             self._driven.add(user)
             self._tasks.start(self._live(user), name=f"session of {user.key}")
+
+    def idle_ends_in_s(self, user: UserId) -> float | None:
+        """When the user's pod ends if nothing more is done on it; None while it is busy, or does not serve."""
+        served, pod = self._served.get(user), self._sessions.get(user).pod
+        if served is None or pod is None:
+            return None
+        use = self._use(user, pod, served.ready_since_s, None)
+        return ends_in_s(served.window, use, self._rules.idle, self._clock.monotonic())
+
+    def last_verdict(self, user: UserId) -> str | None:
+        """Why the user's pod is kept or ended, by the last look at it; None while none serves."""
+        served = self._served.get(user)
+        return None if served is None else served.reason
+
+    def age_s(self, pod: Pod) -> float:
+        """Seconds since the pod was ordered."""
+        return self._ages.age_s(pod)
 
     async def _live(self, user: UserId) -> None:
         failures = 0
@@ -292,8 +324,15 @@ class Life:
             self._failures.pop(session.user, None)
 
     async def _serve(self, session: Session, pod: Pod) -> None:
-        window = IdleWindow(self._rules.idle)
-        ready_since_s = self._clock.monotonic()
+        served = Served(IdleWindow(self._rules.idle), self._clock.monotonic())
+        self._served[session.user] = served
+        try:
+            await self._watch_idleness(session, pod, served)
+        finally:
+            del self._served[session.user]
+
+    async def _watch_idleness(self, session: Session, pod: Pod, served: Served) -> None:
+        window, ready_since_s = served.window, served.ready_since_s
         self._activity.touch(pod.name)
         mute = 0
         while not self._obey(session.user):
@@ -315,11 +354,13 @@ class Life:
                 self._rules.idle,
                 now_s,
             )
+            served.reason = verdict.reason
             if verdict.is_over:
                 # Ask ComfyUI itself, then judge again with what has come in meanwhile.
                 queue_remaining = await self._queue_remaining(pod)
                 use = self._use(session.user, pod, ready_since_s, queue_remaining)
                 verdict = judge(window, use, self._rules.idle, now_s)
+                served.reason = verdict.reason
                 if self._obey(session.user):
                     return
                 if verdict.is_over:
@@ -355,6 +396,7 @@ class Life:
             transfers_in_flight=self._activity.in_flight(pod.name),
             queue_remaining=queue_remaining,
             copies_in_flight=self._vault.in_flight(pod.name),
+            kept_for_s=self._keeping.left_s(pod.name),
         )
 
     async def _drain(self, session: Session, pod: Pod) -> None:
@@ -413,6 +455,7 @@ class Life:
         self._causes.pop(session.user, None)
         self._signals.take(session.user)
         self._activity.forget(pod.name)
+        self._keeping.forget(pod.name)
         self._ages.forget(pod.name)
         self._sessions.apply(session.user, Event.ENDED, found)
 

@@ -405,6 +405,16 @@ class Burst(Group):
     """Length of the rolling window."""
 
 
+class Own(Group):
+    """What users may do about their own pod"""
+
+    may_promote: Annotated[Flag, Var("ME_MAY_PROMOTE")] = False
+    """Let users ask for a private pod at once, without sending prompts first; caps and budgets hold all the same."""
+    keep_times: Annotated[int, Var("ME_KEEP_TIMES"), Field(ge=0, le=1_000)] = 2
+    """How often a user may keep an idle pod for another 30 minutes; 0: never. RUNPOD_MAX_LIFETIME_S ends it all the
+    same."""
+
+
 class Telemetry(Group):
     """When a pod counts as idle"""
 
@@ -551,6 +561,7 @@ class Settings(Group):
     pod: Pod = Field(default_factory=Pod)
     boot: Boot = Field(default_factory=Boot)
     burst: Burst = Field(default_factory=Burst)
+    own: Own = Field(default_factory=Own)
     telemetry: Telemetry = Field(default_factory=Telemetry)
     vault: Vault = Field(default_factory=Vault)
     limits: Limits = Field(default_factory=Limits)

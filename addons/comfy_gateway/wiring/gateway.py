@@ -9,6 +9,7 @@ from comfy_gateway.hooks.edge import Edge
 from comfy_gateway.hooks.tls import Certificate
 from comfy_gateway.service.farewell import Farewell
 from comfy_gateway.settings import Settings
+from comfy_gateway.wiring.api import open_api
 from comfy_gateway.wiring.base import open_base
 from comfy_gateway.wiring.from_settings import order_of, rules_of
 from comfy_gateway.wiring.homes import home_pages
@@ -79,6 +80,7 @@ class Gateway:
             [
                 *await pages_of(base, servers, prompts, kept, vault, flow, pods.signals.nudge),
                 *inputs.pages,
+                *open_api(base, servers, prompts, pods, flow).pages,
                 *entrance.pages,
                 *await home_pages(base, servers),
             ],

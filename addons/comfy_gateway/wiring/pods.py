@@ -13,6 +13,7 @@ from comfy_gateway.service.bursts import Bursts
 from comfy_gateway.service.cloud_watch import CloudWatch
 from comfy_gateway.service.endings import Endings
 from comfy_gateway.service.farewell import Farewell
+from comfy_gateway.service.keeping import Keeping
 from comfy_gateway.service.launch import Launch
 from comfy_gateway.service.life import Life
 from comfy_gateway.service.no_cloud import NoCloud
@@ -39,6 +40,7 @@ class PodParts:
     watch: CloudWatch
     spending: Spending
     farewell: Farewell
+    keeping: Keeping
 
 
 def build_pods(
@@ -78,6 +80,7 @@ def build_pods(
         interval_s=rules.reconcile_s,
     )
     market, wishes = Market(rules.market), Wishes(rules.buying)
+    keeping = Keeping(clock)
     life = Life(
         sessions=sessions,
         launch=Launch(
@@ -101,6 +104,7 @@ def build_pods(
         placement=servers.placement,
         vault=vault,
         activity=prompts.activity,
+        keeping=keeping,
         addresses=settings.pod_addresses,
         keys=base.keys,
         rules=rules,
@@ -117,6 +121,7 @@ def build_pods(
         watch=watch,
         spending=spending,
         farewell=Farewell(sessions, endings, vault, is_ending=settings.runpod.terminate_on_exit),
+        keeping=keeping,
     )
 
 

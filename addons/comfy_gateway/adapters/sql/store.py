@@ -12,6 +12,7 @@ from comfy_gateway.adapters.sql.database import DEFAULT_TIMEOUT_S, Database, ope
 from comfy_gateway.adapters.sql.tables import pods, sessions, stray_pods
 from comfy_gateway.core.costs import Bill
 from comfy_gateway.core.errors import StaleRecord
+from comfy_gateway.core.eta import Start
 from comfy_gateway.core.session import Pod, Session, State
 from comfy_gateway.core.users import UserId
 
@@ -95,6 +96,20 @@ class SqlSessionStore:
                 )
                 for row in await connection.execute(query)
             ]
+
+    async def starts(self, *, newest: int) -> Sequence[Start]:
+        """By the moment of their order. Times that run backwards are those of a clock that was set."""
+        query = (
+            select(pods.c.gpu_type, pods.c.ordered_at, pods.c.ready_at)
+            .where(pods.c.ready_at > pods.c.ordered_at)
+            .order_by(pods.c.ordered_at.desc(), pods.c.name.desc())
+            .limit(newest)
+        )
+        async with self._database.reading() as connection:
+            rows = (await connection.execute(query)).all()
+        return [
+            Start(row.gpu_type, (row.ready_at - row.ordered_at).total_seconds()) for row in reversed(rows)
+        ]
 
     async def first_sight(self, pod_id: str, *, at: datetime) -> datetime:
         """When this pod was first seen; the first word stays."""

@@ -1,0 +1,84 @@
+"""``/gateway/api/v1/me``: everybody's own session.
+
+Whose it is is what the hooks say; no query, path or body names a user here.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from aiohttp import web
+
+from comfy_gateway.core.identity import IdentityRules, explain_missing
+from comfy_gateway.core.refusals import Refusal
+from comfy_gateway.core.roles import OWN_PATH
+from comfy_gateway.core.upstream import Source
+from comfy_gateway.core.users import UserId
+from comfy_gateway.service.own_session import OwnSession
+from comfy_gateway.site.api.bodies import taken
+from comfy_gateway.site.api.models import CanSaid, EtaSaid, Keep, Me, Nothing
+from comfy_gateway.site.asker import Asker, BadOrder, told
+from comfy_gateway.site.refusals import answer
+
+type Act = Callable[[UserId], Refusal | None]
+
+
+class OwnPages:
+    """Answers every order with the session as it is afterwards."""
+
+    def __init__(self, own: OwnSession, identity: IdentityRules) -> None:
+        self._own = own
+        self._missing: Final = Refusal(400, "missing_user_id", explain_missing(identity))
+
+    def routes(self) -> list[web.RouteDef]:
+        """Its paths."""
+        return [
+            web.get(OWN_PATH, self.me),
+            web.post(f"{OWN_PATH}/promote", self.promote),
+            web.post(f"{OWN_PATH}/keep", self.keep),
+            web.post(f"{OWN_PATH}/give-back", self.give_back),
+        ]
+
+    async def me(self, request: web.Request) -> web.StreamResponse:
+        """One's own session."""
+        user = Asker.of(request).user
+        return answer(self._missing) if user is None else told(self._said(user))
+
+    async def promote(self, request: web.Request) -> web.StreamResponse:
+        """Ask for a private pod now."""
+        return await self._order(request, Nothing, self._own.promote)
+
+    async def keep(self, request: web.Request) -> web.StreamResponse:
+        """Leave an idle pod for 30 minutes."""
+        return await self._order(request, Keep, self._own.keep)
+
+    async def give_back(self, request: web.Request) -> web.StreamResponse:
+        """End one's pod."""
+        return await self._order(request, Nothing, self._own.give_back)
+
+    async def _order(
+        self, request: web.Request, model: type[Nothing] | type[Keep], act: Act
+    ) -> web.StreamResponse:
+        user = Asker.of(request).user
+        if user is None:
+            return answer(self._missing)
+        try:
+            await taken(request, model)
+        except BadOrder as error:
+            return answer(error.refusal)
+        refusal = act(user)
+        return told(self._said(user)) if refusal is None else answer(refusal)
+
+    def _said(self, user: UserId) -> dict[str, object]:
+        own = self._own.of(user)
+        return Me(
+            user=user.name,
+            state=own.state,
+            source="private" if own.source is Source.PRIVATE else "duty",
+            gpu=own.gpu,
+            prompts_in_window=own.prompts_in_window,
+            threshold=own.threshold,
+            ahead=own.ahead,
+            eta_s=None if own.eta is None else EtaSaid(p50=own.eta.p50, p90=own.eta.p90),
+            idle_ends_in_s=own.idle_ends_in_s,
+            can=CanSaid(promote=own.can.promote, keep=own.can.keep, give_back=own.can.give_back),
+        ).model_dump(mode="json")

@@ -1,0 +1,50 @@
+"""The JSON API."""
+
+from dataclasses import dataclass
+
+from comfy_gateway.core.own_pod import Policy
+from comfy_gateway.service.boot_times import BootTimes
+from comfy_gateway.service.own_session import OwnSession
+from comfy_gateway.site.api import OwnPages
+from comfy_gateway.site.app import Part
+from comfy_gateway.wiring.base import Base
+from comfy_gateway.wiring.ledger import LedgerParts
+from comfy_gateway.wiring.pods import PodParts
+from comfy_gateway.wiring.prompts import PromptParts
+from comfy_gateway.wiring.servers import ServerParts
+
+
+@dataclass(frozen=True)
+class ApiParts:
+    """What is told of sessions, and its pages."""
+
+    own: OwnSession
+    pages: list[Part]
+
+
+def open_api(
+    base: Base, servers: ServerParts, prompts: LedgerParts, pods: PodParts, flow: PromptParts
+) -> ApiParts:
+    """Past starts are read from the store meanwhile."""
+    settings = base.settings
+    boot_times = BootTimes(servers.store, base.clock)
+    servers.sessions.watch(boot_times.session_moved)
+    base.tasks.start(boot_times.load(), name="past starts")
+    own = OwnSession(
+        sessions=servers.sessions,
+        bursts=pods.bursts,
+        life=pods.life,
+        signals=pods.signals,
+        keeping=pods.keeping,
+        boot_times=boot_times,
+        ledger=prompts.ledger,
+        routes=servers.routes,
+        rules=base.rules,
+        policy=Policy(
+            may_promote=settings.own.may_promote,
+            keep_times=settings.own.keep_times,
+            max_lifetime_s=settings.limits.max_lifetime_s,
+        ),
+        order_of=flow.turns.order_of,
+    )
+    return ApiParts(own, [OwnPages(own, settings.identity.rules)])
