@@ -100,6 +100,12 @@ class StandInPlacement:
         """Notes it."""
         self.refusals.append(backend)
 
+    lacking: str = ""
+    """What duty lacks and pods have."""
+
+    def only_on_pods(self, user: UserId, document: Mapping[str, Any]) -> str:
+        return self.lacking
+
     def earns_pod(self, user: UserId, document: Mapping[str, Any]) -> bool:
         """Always."""
         return True

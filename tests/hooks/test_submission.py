@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -17,7 +18,7 @@ from comfy_gateway.core.prompts import Outcome, PromptRecord
 from comfy_gateway.core.refusals import Refusal
 from comfy_gateway.hooks import edge
 from comfy_gateway.service import submission
-from tests.hooks.stand import ALICE, BOB, DUTY, PEER, POD, Stand, prompt
+from tests.hooks.stand import ALICE, BOB, DUTY, PEER, POD, RULES, Stand, prompt, standing
 
 NODES = {"1": {"class_type": "EmptyImage"}}
 REFUSAL = {"error": {"type": "x", "message": "no"}, "node_errors": {}}
@@ -577,6 +578,26 @@ async def test_the_hook_forgets_a_flow_with_its_end(stand: Stand) -> None:
     await stand.break_off(flow)  # a person kills it afterwards
     assert found(stand).outcome is Outcome.ACCEPTED
     assert edge.TRANSFER not in flow.metadata
+
+
+@pytest.mark.parametrize(
+    ("lacking", "is_wanted", "is_begun"),
+    [("node 'Newest'", True, True), ("", True, False), ("node 'Newest'", False, False)],
+)
+async def test_a_prompt_that_duty_refuses_and_pods_could_run_may_start_one(
+    lacking: str, is_wanted: bool, is_begun: bool
+) -> None:
+    async with standing(rules=replace(RULES, bursts_for_missing=is_wanted)) as stand:
+        stand.placement.lacking = lacking
+        assert told(await stand.exchange(prompt(body("p1")), refused())) == (400, REFUSAL)
+        assert stand.begun == ([ALICE] if is_begun else [])
+
+
+async def test_a_refusal_of_a_pod_starts_none(stand: Stand) -> None:
+    on_pod(stand)
+    stand.placement.lacking = "node 'Newest'"
+    await stand.exchange(prompt(body("p1")), refused())
+    assert stand.begun == []
 
 
 async def test_a_prompt_that_is_accepted_may_ask_for_a_profile_of_pods(stand: Stand) -> None:

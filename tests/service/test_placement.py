@@ -351,3 +351,44 @@ async def test_what_is_remembered_of_users_without_use_is_bounded(clock: FakeClo
     world.bursts.seen(ALICE)
     assert world.state(ALICE) is not State.SHARED
     await world.stop()
+
+
+# What duty lacks
+
+
+NEWER_INFO = info(Newest=PAINT)
+WANTING = with_rules(bursts_for_missing=True)
+
+
+async def refused(world: World, document: dict[str, Any]) -> None:
+    """Duty has refused a prompt of Alice, as submission notes it."""
+    world.bursts.duty_lacks(ALICE, world.placement.only_on_pods(ALICE, document))
+
+
+async def test_a_prompt_that_duty_lacks_something_for_starts_a_pod_that_has_it(
+    clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    world = World(clock, rules=WANTING)
+    await ready(world, pod_info=NEWER_INFO)
+    await ended(world)
+    await refused(world, prompt("Unheard"))
+    assert world.state() is State.SHARED  # neither has that
+    await refused(world, prompt("Newest"))
+    assert world.state() is State.BOOTING
+    assert "a prompt that duty cannot run and pods can: node 'Newest'" in caplog.text
+    await world.stop()
+
+
+async def test_what_pods_have_is_not_guessed(clock: FakeClock) -> None:
+    world = World(clock, rules=WANTING)
+    await refused(world, prompt("Newest"))
+    assert world.state() is State.SHARED
+    await world.stop()
+
+
+async def test_unless_that_is_wanted_a_refusal_of_duty_buys_nothing(world: World) -> None:
+    await ready(world, pod_info=NEWER_INFO)
+    await ended(world)
+    await refused(world, prompt("Newest"))
+    assert world.state() is State.SHARED

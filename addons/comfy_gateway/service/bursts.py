@@ -50,10 +50,17 @@ class Bursts:
         self._without_use: set[UserId] = set()
         """Users whose last prompt a pod could not have run."""
 
-    def prompt_accepted(self, user: UserId, *, earns_pod: bool = True, wish: str | None = None) -> None:
+    def prompt_accepted(
+        self,
+        user: UserId,
+        *,
+        earns_pod: bool = True,
+        wish: str | None = None,
+        wait_s: Callable[[], float | None] = lambda: None,
+    ) -> None:
         """A ComfyUI server accepted a prompt of this user, which asks for the profile ``wish``.
 
-        ``earns_pod`` is False for one that no pod would run.
+        ``earns_pod`` is False for one that no pod would run; ``wait_s()`` predicts how long it waits on duty.
         """
         self._wishes.note(user, wish)
         if not self._rules.is_provisioning or self._sessions.get(user).state not in EARNING:
@@ -78,6 +85,17 @@ class Bursts:
                 user,
                 f"{count} prompts within {seconds:g} s" if count else "first prompt",
             )
+        elif self._rules.burst_wait_s:
+            predicted_s = wait_s() or 0.0
+            if predicted_s > self._rules.burst_wait_s:
+                self._open(user, f"a prompt that will wait about {predicted_s:.0f} s on duty")
+
+    def duty_lacks(self, user: UserId, missing: str, *, wish: str | None = None) -> None:
+        """Duty has refused a prompt of this user; ``missing`` says what it lacks and pods have, empty for nothing."""
+        if missing and self._rules.is_provisioning and self._rules.bursts_for_missing:
+            self._wishes.note(user, wish)
+            self._without_use.discard(user)
+            self._open(user, f"a prompt that duty cannot run and pods can: {missing}")
 
     def counted(self, user: UserId) -> int:
         """Prompts of this user that count toward a pod at this moment."""

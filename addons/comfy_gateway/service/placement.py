@@ -109,6 +109,17 @@ class Placement:
             )
         return False
 
+    def only_on_pods(self, user: UserId, document: Mapping[str, Any]) -> str:
+        """What duty lacks for a prompt that it has refused and that the last pod could have run, in words for the log.
+
+        Empty where a pod would not help, or what pods have is not known.
+        """
+        last, ours = self._last_pod, self._catalogues.of(self._routes.duty(user))
+        if last is None or ours is None or self._clock.monotonic() - last.at_s > REMEMBERED_S:
+            return ""
+        on_duty = ours.missing(document)
+        return _words(on_duty) if on_duty and not last.catalogue.missing(document) else ""
+
     async def meet(self, user: UserId, pod: Backend) -> None:
         """Read what a pod can run before it is used, and log what duty has and it lacks.
 

@@ -31,6 +31,10 @@ class Rules:
     market: MarketLimits = USUAL_MARKET
     threshold_count: int = 5
     threshold_window_s: float = 60.0
+    burst_wait_s: float = 0.0
+    """A longer predicted wait on duty earns a pod by itself; 0: no wait does."""
+    bursts_for_missing: bool = False
+    """Whether a prompt that duty refuses, and pods can run, earns one."""
     startup_timeout_s: float = 360.0
     startup_most_s: float = 3600.0
     no_machine_s: float = 180.0

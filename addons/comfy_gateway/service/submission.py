@@ -63,6 +63,10 @@ class Placement(Protocol):
         """That server has found the prompt invalid."""
         ...
 
+    def only_on_pods(self, user: UserId, document: Mapping[str, Any]) -> str:
+        """What duty lacks for this prompt and pods have, in words for the log; empty where a pod would not help."""
+        ...
+
     def earns_pod(self, user: UserId, document: Mapping[str, Any]) -> bool:
         """Whether this prompt counts toward a pod."""
         ...
@@ -156,9 +160,11 @@ class Submission:
         clock: Clock,
         nudge: Callable[[UserId], None],
         turns: Turns | None = None,
+        wait_of: Callable[[PromptRecord], float | None] = lambda _record: None,
         answer_wait_s: float = ANSWER_WAIT_S,
     ) -> None:
-        """``nudge(user)`` has the user's pod looked at now."""
+        """``nudge(user)`` has the user's pod looked at now; ``wait_of`` predicts how long a prompt waits on duty."""
+        self._wait_of = wait_of
         self._ledger = ledger
         self._routes = routes
         self._placement = placement
@@ -221,7 +227,7 @@ class Submission:
         """Hold the id; returns the same user's prompt that was accepted under it before. Raises PromptRefused."""
 
         def accepted(record: PromptRecord) -> None:
-            self._count(way)
+            self._count(way, record)
 
         while True:
             reserved = self._ledger.reserve(way.record, accepted)
@@ -339,6 +345,9 @@ class Submission:
                 node_errors=errors if isinstance(errors, Mapping) else None,
             )
             return self._accepted(way, answer, record)
+        if answer.status == 400 and way.user is not None and way.backend.source is Source.DUTY:
+            missing = self._placement.only_on_pods(way.user, way.body.document)
+            self._bursts.duty_lacks(way.user, missing, wish=wish_of(way.body.document))
         if not way.is_second_try and answer.status == 400:
             self._placement.refused(way.user, way.backend)
             if await self._inputs.doubt(way.user, way.body.document, way.backend):
@@ -400,11 +409,16 @@ class Submission:
             answer = replace(answer, document=loose_json.read(shown))
         return await self._conclude(way, answer)
 
-    def _count(self, way: OnItsWay) -> None:
+    def _count(self, way: OnItsWay, record: PromptRecord) -> None:
         self._meters.prompt_accepted(way.backend.source)
         if way.user is not None:
             earns_pod = self._placement.earns_pod(way.user, way.body.document)
-            self._bursts.prompt_accepted(way.user, earns_pod=earns_pod, wish=wish_of(way.body.document))
+            self._bursts.prompt_accepted(
+                way.user,
+                earns_pod=earns_pod,
+                wish=wish_of(way.body.document),
+                wait_s=lambda: self._wait_of(record) if way.backend.source is Source.DUTY else None,
+            )
 
 
 def _own_answer(status: int, raw: bytes | None) -> PromptAnswer | None:

@@ -403,6 +403,10 @@ class Burst(Group):
     """So many accepted prompts within the window start a pod; 0: a user's first prompt or socket does."""
     window_s: Annotated[Seconds, Var("RUNPOD_PROMPT_THRESHOLD_WINDOW_S")] = 60
     """Length of the rolling window."""
+    wait_s: Annotated[float, Var("RUNPOD_BURST_WAIT_S"), Field(ge=0, le=WEEK_S)] = 0
+    """A prompt that will wait longer than this on the shared server, by prediction, starts a pod. 0: no wait does."""
+    for_missing: Annotated[Flag, Var("RUNPOD_BURST_FOR_MISSING")] = False
+    """1: a prompt that the shared server refuses for want of a node or model that the last pod had starts a pod."""
 
 
 class Own(Group):

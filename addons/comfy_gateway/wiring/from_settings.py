@@ -110,6 +110,8 @@ def rules_of(settings: Settings) -> Rules:
         ),
         threshold_count=settings.burst.threshold_count,
         threshold_window_s=settings.burst.window_s,
+        burst_wait_s=settings.burst.wait_s,
+        bursts_for_missing=settings.burst.for_missing,
         startup_timeout_s=settings.boot.timeout_s,
         startup_most_s=settings.boot.most_s,
         no_machine_s=settings.boot.no_machine_s,

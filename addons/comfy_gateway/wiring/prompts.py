@@ -9,6 +9,7 @@ from comfy_gateway.service.rules import Rules
 from comfy_gateway.service.settling import Settling
 from comfy_gateway.service.submission import Submission
 from comfy_gateway.service.turns import Turns
+from comfy_gateway.service.waits import Waits
 from comfy_gateway.site.relay import Relay, RelayLimits
 from comfy_gateway.wiring.base import Base
 from comfy_gateway.wiring.inputs import InputParts
@@ -107,6 +108,7 @@ def build_prompts(
         keys=keys,
         clock=clock,
         nudge=pods.signals.nudge,
+        wait_of=Waits(ledger=ledger, order_of=turns.order_of, clock=clock).of,
     )
     doubts = Doubts(
         ledger=ledger,
