@@ -6,11 +6,12 @@
 import asyncio
 import gc
 import os
-import socket
 from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.ports import free_port
 
 # Runs a pytest of its own in tests/test_conftest.py.
 pytest_plugins = ["pytester"]
@@ -62,13 +63,7 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
     return {"mitmproxy": _mitmproxy_loop}
 
 
-@pytest.fixture
-def free_port() -> Iterator[int]:
-    """A port of 127.0.0.1 that nothing listens on, for programs that cannot be given port 0.
-
-    It is only held by no one at this moment: prefer port 0 wherever the program says what it got.
-    """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    yield port
+@pytest.fixture(name="free_port")
+def _free_port() -> int:
+    """For programs that cannot be given port 0."""
+    return free_port()

@@ -15,6 +15,7 @@ from typing import Final
 import psutil
 
 from tests.conditions import wait_for_blocking
+from tests.ports import free_ports
 from tests.programs import require_program
 
 ROOT: Final = Path(__file__).parents[2]
@@ -31,15 +32,6 @@ NO_AGENT: Final = '"$POD_PYTHON" -m http.server --bind 127.0.0.1 --directory "$R
 
 START_WITHIN_S: Final = 30.0
 END_WITHIN_S: Final = 10.0
-
-
-def free_ports(count: int) -> list[int]:
-    """Different ones, that nothing listens on at this moment."""
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
 
 
 def environment(folder: Path, settings: Mapping[str, str]) -> dict[str, str]:

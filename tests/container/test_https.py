@@ -3,7 +3,6 @@
 import asyncio
 import ipaddress
 import os
-import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,6 +20,7 @@ from tests.conditions import wait_for
 from tests.container.pod import CONTAINER
 from tests.e2e.gateway_process import running_gateway
 from tests.e2e.way_in import ask, client, noting_comfyui
+from tests.ports import free_port
 from tests.programs import require_program
 
 
@@ -38,13 +38,6 @@ def test_the_example_lets_nobody_past_caddy_and_trusts_nobody_else() -> None:
     mounted = next(volume for volume in caddy["volumes"] if "Caddyfile" in volume)
     assert (CONTAINER / mounted.partition(":")[0]).is_file()
     assert gateway["environment"]["GATEWAY_PUBLIC_URL"] == "https://${GATEWAY_DOMAIN}"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @asynccontextmanager

@@ -25,6 +25,7 @@ from comfy_gateway.doctor.findings import Status
 from tests.e2e.conftest import StartGateway
 from tests.e2e.gateway_process import ROOT, GatewayProcess, environment, mitmdump, running_gateway
 from tests.e2e.world import Duty, Person, eventually
+from tests.ports import free_ports
 from tests.programs import REQUIRE_ALL
 
 SCRIPT: Final = str(ROOT / "addons/gateway.py")
@@ -99,9 +100,7 @@ async def test_mitmdump_by_hand_listens_where_the_settings_say_and_nowhere_else(
 async def test_mitmweb_by_hand_does_the_same_and_shows_itself_on_loopback(
     duty: Duty, http: aiohttp.ClientSession, tmp_path: Path, free_port: int
 ) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        web_port = probe.getsockname()[1]
+    web_port = free_ports(1)[0]
     arguments = ("--set", "web_open_browser=false", "--set", f"web_port={web_port}")
     async with by_hand("mitmweb", *arguments, port=free_port, duty=duty, home=tmp_path) as gateway:
         answer = await Person(http, gateway.url).prompt()
