@@ -17,6 +17,7 @@ from comfy_gateway.core import loose_json
 from comfy_gateway.core.files import show_output
 
 PICTURE: Final = 1
+TEXT: Final = 3
 PICTURE_WITH_METADATA: Final = 4
 JPEG: Final = 1
 _TWO_NUMBERS: Final = struct.Struct(">II")

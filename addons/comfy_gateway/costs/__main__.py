@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 
+from tabulate import tabulate
+
 from comfy_gateway.adapters.clock import SystemClock
 from comfy_gateway.adapters.sql.database import open_database
 from comfy_gateway.adapters.sql.store import SqlSessionStore
@@ -91,10 +93,8 @@ def _write_csv(rows: Rows) -> None:
 
 
 def _write_table(rows: Rows) -> None:
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    for row in rows:
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        sys.stdout.write(f"{line.rstrip()}\n")
+    titles, *lines = rows
+    sys.stdout.write(f"{tabulate(lines, titles, tablefmt='plain', disable_numparse=True)}\n")
 
 
 if __name__ == "__main__":

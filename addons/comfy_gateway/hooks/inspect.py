@@ -1,13 +1,21 @@
 """For people who look: each flow says who it was from and who answered."""
 
+from typing import Final
+
 from mitmproxy import http
 
 from comfy_gateway.core.upstream import Source
 from comfy_gateway.hooks import edge
 
+MARKERS: Final = {Source.PRIVATE: ":rocket:", Source.DUTY: ":house:"}
+"""What the gateway answered itself has none."""
+
 
 class InspectHook:
-    """Writes the comment that mitmweb and mitmproxy show."""
+    """Writes the comment and the marker that mitmweb and mitmproxy show.
+
+    Both can be filtered by: ``~comment alice``, ``~comment duty``, ``~marker :rocket:``.
+    """
 
     name = "gateway-inspect"
 
@@ -25,3 +33,4 @@ class InspectHook:
         user = flow.metadata.get(edge.USER, "nobody")
         where = flow.metadata.get(edge.BACKEND) or flow.metadata.get(edge.SOURCE, str(Source.GATEWAY))
         flow.comment = f"{user} -> {where}"
+        flow.marked = MARKERS.get(flow.metadata.get(edge.SOURCE, Source.GATEWAY), "")

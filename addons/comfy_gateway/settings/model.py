@@ -503,6 +503,8 @@ class Limits(Group):
         BeforeValidator(parse.keep_mb),
     ] = "auto"
     """Megabytes of bodies that mitmweb and recordings keep per flow; auto: some there, none in mitmdump."""
+    watch_mb: Annotated[int, Var("GATEWAY_WATCH_MB"), Field(ge=1, le=1_000_000)] = 512
+    """Megabytes of flows that mitmweb and mitmproxy keep to be looked at; beyond it the oldest go."""
     fast_path: Annotated[Flag, Var("FAST_PATH")] = True
     """Replace the slowest parts of mitmproxy by quicker ones that do the same; 0 leaves it as it is."""
     interface_cache: Annotated[Flag, Var("INTERFACE_CACHE")] = True

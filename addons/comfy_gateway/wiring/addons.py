@@ -9,6 +9,7 @@ from comfy_gateway.hooks.compress import CompressHook
 from comfy_gateway.hooks.deadlines import DeadlinesHook
 from comfy_gateway.hooks.edge import Door
 from comfy_gateway.hooks.error_pages import ErrorPages
+from comfy_gateway.hooks.evict import EvictHook
 from comfy_gateway.hooks.fast_path import FastPathHook
 from comfy_gateway.hooks.frames import FramesHook
 from comfy_gateway.hooks.identity import IdentityHook
@@ -18,6 +19,7 @@ from comfy_gateway.hooks.lifecycle import LifecycleHook
 from comfy_gateway.hooks.prompts import PromptsHook
 from comfy_gateway.hooks.redact import RedactHook
 from comfy_gateway.hooks.router import RouterHook
+from comfy_gateway.hooks.views import ViewsHook
 from comfy_gateway.settings import Settings, SettingsError, load
 from comfy_gateway.wiring.gateway import Gateway
 from comfy_gateway.wiring.sign_in import caller_rules
@@ -68,6 +70,8 @@ def addons_for(settings: Settings) -> list[object]:
         FramesHook(keep_bytes=keep_bytes),
         RedactHook(door),
         InspectHook(),
+        ViewsHook(),
+        EvictHook(settings.limits.watch_mb),
     ]
 
 
