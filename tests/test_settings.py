@@ -370,6 +370,7 @@ WRONG = [
 
 WRONG_SECRETS = [
     ("RUNPOD_API_KEY", "two words", "printable ASCII"),
+    ("GATEWAY_ALARM_URLS", "me@example.com", "addresses that apprise knows"),
     ("GATEWAY_SECRET", "too short", "at least 32 characters"),
     ("GATEWAY_DATABASE_URL", "mysql://sesame@host/x", "postgresql+asyncpg"),
     ("GATEWAY_DATABASE_URL", "sesame", "postgresql+asyncpg"),

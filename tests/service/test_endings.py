@@ -3,6 +3,7 @@
 import pytest
 
 from comfy_gateway.core.podname import PodNames
+from comfy_gateway.service.alarms import log_alarm
 from comfy_gateway.service.endings import MOST_WAIT_S, Endings
 from comfy_gateway.service.tasks import Tasks
 from tests.fakes.clock import FakeClock
@@ -19,7 +20,7 @@ def cloud(clock: FakeClock) -> FakeCloud:
 
 @pytest.fixture
 def endings(cloud: FakeCloud, clock: FakeClock) -> Endings:
-    return Endings(cloud, PodNames(TAG, KEYS), clock)
+    return Endings(cloud, PodNames(TAG, KEYS), clock, log_alarm)
 
 
 class Ending:

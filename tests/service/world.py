@@ -4,21 +4,24 @@ The cloud, the servers in its pods, the store and the clock stay when the gatewa
 """
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from comfy_gateway.core.admission import Caps
+from comfy_gateway.core.alarms import AlarmKind
 from comfy_gateway.core.idleness import IdleLimits
 from comfy_gateway.core.keys import Keys
 from comfy_gateway.core.market import Market
 from comfy_gateway.core.pod_address import PodAddresses
 from comfy_gateway.core.podname import PodNames
-from comfy_gateway.core.ports import Candidate, SessionStore
+from comfy_gateway.core.ports import AlarmSender, Candidate, SessionStore
 from comfy_gateway.core.prompts import Outcome, PromptRecord
 from comfy_gateway.core.session import Event, Session, State
 from comfy_gateway.core.upstream import Backend, Source, Upstream
 from comfy_gateway.core.users import IdKind, UserId
 from comfy_gateway.service.activity import Activity
+from comfy_gateway.service.alarms import Alarms
 from comfy_gateway.service.bursts import Bursts
 from comfy_gateway.service.catalogues import Catalogues
 from comfy_gateway.service.cloud_watch import CloudWatch
@@ -77,6 +80,7 @@ class World:
         duties: int = 1,
         store: SessionStore | None = None,
         max_users: int = 1000,
+        senders: Sequence[AlarmSender] = (),
     ) -> None:
         self.clock = clock
         self.rules = rules
@@ -91,6 +95,9 @@ class World:
         self.names = PodNames(TAG, KEYS)
         self.transitions: list[tuple[UserId, State, Event, State]] = []
         """Of all sessions, since the world began."""
+        self.senders = senders
+        self.told: list[AlarmKind] = []
+        """Kinds of all alarms."""
         self._max_users = max_users
         self._duties = [duty(number) for number in range(duties)]
         self._attempts = itertools.count(1)
@@ -121,7 +128,8 @@ class World:
         self.placement = Placement(routes=self.routes, catalogues=self.catalogues, clock=self.clock)
         self.sessions.watch(self.placement.session_moved)
         self.signals = Signals(self.clock, self.tasks)
-        self.endings = Endings(self.cloud, self.names, self.clock)
+        self.alarms = Alarms(senders=self.senders, count=self.told.append, clock=self.clock)
+        self.endings = Endings(self.cloud, self.names, self.clock, self.alarms.tell)
         self.spending = Spending(
             budget=self.rules.budget,
             store=self.store,
@@ -129,6 +137,7 @@ class World:
             signals=self.signals,
             clock=self.clock,
             reserve_s=self.rules.idle.idle_s,
+            tell=self.alarms.tell,
         )
         self.strays = Strays(
             sessions=self.sessions,
@@ -146,6 +155,7 @@ class World:
             strays=self.strays,
             clock=self.clock,
             interval_s=self.rules.reconcile_s,
+            tell=self.alarms.tell,
         )
         self.market, self.wishes = Market(self.rules.market), Wishes(self.rules.buying)
         self.launch = Launch(
@@ -159,6 +169,7 @@ class World:
             clock=self.clock,
             why_not=self.spending.why_not,
             wish_of=self.wishes.of,
+            tell=self.alarms.tell,
         )
         self.keeping = Keeping(self.clock)
         self.life = Life(
@@ -180,6 +191,7 @@ class World:
             clock=self.clock,
             tasks=self.tasks,
             cloud_view=self.watch.view,
+            tell=self.alarms.tell,
         )
         self.bursts = Bursts(
             sessions=self.sessions,
@@ -219,6 +231,7 @@ class World:
 
     def run_loops(self) -> None:
         """Start the tasks that run for ever, as wiring does."""
+        self.tasks.start(self.alarms.run(), name="alarms")
         self.tasks.start(self.watch.run(), name="cloud watch")
         self.tasks.start(self.settling.run(), name="settling")
         self.tasks.start(self.spending.run(), name="budgets")

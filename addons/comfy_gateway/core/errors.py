@@ -12,6 +12,7 @@
   - AgentUnavailable        no usable sample; a missing sample is not idleness
   - PodFilesUnavailable     a pod gave no usable answer to a question for its files
   - BackendUnavailable      a ComfyUI server gave no usable answer: what it knows is unknown, not nothing
+  - AlarmUnsent             an alarm reached nobody: try again
   - StorageUnavailable      a file of ours cannot be written or read: the disk is full or broken
   - AccountsUnreadable      the file of people who sign in by tokens is wrong; of ``core.accounts``
   - PromptRefused           a prompt cannot be sent as it is; the refusal is for the client
@@ -67,6 +68,10 @@ class PodFilesUnavailable(GatewayError):
 
 class BackendUnavailable(GatewayError):
     """A ComfyUI server gave no usable answer to a question of ours."""
+
+
+class AlarmUnsent(GatewayError):
+    """An alarm was not handed over. The text holds no address."""
 
 
 class StorageUnavailable(GatewayError):

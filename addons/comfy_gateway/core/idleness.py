@@ -81,6 +81,8 @@ class Verdict:
 
     is_over: bool
     reason: str
+    is_silence: bool = False
+    """Over since nothing was heard of it, which somebody should look into."""
 
 
 def judge(window: IdleWindow, use: PodUse, limits: IdleLimits, now_s: float) -> Verdict:
@@ -104,7 +106,7 @@ def judge(window: IdleWindow, use: PodUse, limits: IdleLimits, now_s: float) -> 
         return Verdict(False, f"idle for {quiet_s:.0f} of {limits.idle_s:.0f} s")
     silent_s = now_s - max(use.ready_since_s if heard_s is None else heard_s, use.last_activity_s)
     if silent_s >= limits.silence_timeout_s:
-        return Verdict(True, f"no telemetry and no work for {silent_s:.0f} s")
+        return Verdict(True, f"no telemetry and no work for {silent_s:.0f} s", is_silence=True)
     return Verdict(False, "busy" if heard_s is not None else "no telemetry yet")
 
 

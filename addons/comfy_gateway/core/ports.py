@@ -258,6 +258,19 @@ class Agent(Protocol):
         ...
 
 
+class AlarmSender(Protocol):
+    """Hands alarms to people."""
+
+    @property
+    def name(self) -> str:
+        """Of its address, without what is secret in it."""
+        ...
+
+    async def send(self, title: str, text: str) -> None:
+        """One alarm. Raises AlarmUnsent when it was not taken, or that is not known."""
+        ...
+
+
 type Entries = Sequence[tuple[PromptRecord, dict[str, Any]]]
 """Prompts that have ended, each with its entry in the history."""
 

@@ -21,6 +21,7 @@ from comfy_gateway.core.telemetry import Sample
 from comfy_gateway.core.upstream import front_door_headers
 from comfy_gateway.core.users import IdKind, UserId
 from comfy_gateway.doctor.findings import Finding, fail, ok, skip, warn
+from comfy_gateway.service.alarms import log_alarm
 from comfy_gateway.service.endings import Endings
 from comfy_gateway.settings import Settings
 from comfy_gateway.wiring.from_settings import rules_of
@@ -333,7 +334,7 @@ class Trial:
         )
 
     async def _end_all(self) -> None:
-        endings = Endings(self._cloud, self._names, self._clock)
+        endings = Endings(self._cloud, self._names, self._clock, log_alarm)
         if self._pod_id is not None:
             await endings.end(self._pod_id, self._name)
         # Doubles, and what a create call has made whose answer was not heard.

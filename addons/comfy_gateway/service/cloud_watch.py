@@ -2,7 +2,9 @@
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 
+from comfy_gateway.core.alarms import Alarm, AlarmKind
 from comfy_gateway.core.errors import CloudError
 from comfy_gateway.core.ports import Clock, Cloud, CloudPod
 from comfy_gateway.core.session import Event, State
@@ -13,6 +15,8 @@ from comfy_gateway.service.strays import Strays
 
 logger = logging.getLogger(__name__)
 
+SILENT_S = 300.0
+"""A cloud that gives no list for so long is told."""
 MISSES_UNTIL_GONE = 3
 """The list drops a living pod now and then."""
 WATCHED = frozenset({State.BOOTING, State.VERIFYING, State.READY, State.DRAINING, State.CHECKING})
@@ -30,7 +34,9 @@ class CloudWatch:
         strays: Strays,
         clock: Clock,
         interval_s: float,
+        tell: Callable[[Alarm], None],
     ) -> None:
+        self._tell = tell
         self._cloud = cloud
         self._sessions = sessions
         self._signals = signals
@@ -38,6 +44,7 @@ class CloudWatch:
         self._clock = clock
         self._interval_s = interval_s
         self._misses: Counter[str] = Counter()
+        self._silent_since_s: float | None = None
         self._listed: dict[str, CloudPod] = {}
 
     def view(self, pod_id: str) -> CloudPod | None:
@@ -60,11 +67,21 @@ class CloudWatch:
         except CloudError as error:
             logger.warning("RunPod session: pods could not be listed: %s", error)
             self._listed = {}
+            self._tell_of_silence(str(error))
             return
+        self._silent_since_s = None
         self._listed = listed
         for session in self._sessions:
             await self._compare(session.user, listed)
         await self._strays.judge(listed)
+
+    def _tell_of_silence(self, cause: str) -> None:
+        now_s = self._clock.monotonic()
+        if self._silent_since_s is None:
+            self._silent_since_s = now_s
+        elif (silent_s := now_s - self._silent_since_s) >= SILENT_S:
+            text = f"pods could not be listed for {silent_s:.0f} s, and none can be confirmed to be gone: {cause}"
+            self._tell(Alarm(AlarmKind.CLOUD, "list", text))
 
     async def _compare(self, user: UserId, listed: dict[str, CloudPod]) -> None:
         # Looked up here and not in the loop: the session may have moved while others were compared.

@@ -1,7 +1,9 @@
 """The end of a pod: asked for until the cloud itself confirms it."""
 
 import logging
+from collections.abc import Callable
 
+from comfy_gateway.core.alarms import Alarm, AlarmKind
 from comfy_gateway.core.errors import CloudError
 from comfy_gateway.core.podname import PodNames
 from comfy_gateway.core.ports import Clock, Cloud
@@ -17,7 +19,8 @@ TRIES_UNTIL_ALARM = 5
 class Endings:
     """Terminates pods that are ours, and no other."""
 
-    def __init__(self, cloud: Cloud, names: PodNames, clock: Clock) -> None:
+    def __init__(self, cloud: Cloud, names: PodNames, clock: Clock, tell: Callable[[Alarm], None]) -> None:
+        self._tell = tell
         self._cloud = cloud
         self._names = names
         self._clock = clock
@@ -35,11 +38,8 @@ class Endings:
         while (found := await self._try(pod_id, name)) is None:
             tries += 1
             if tries % TRIES_UNTIL_ALARM == 0:
-                logger.error(
-                    "RunPod session: pod %s does not end after %d tries and may cost money",
-                    name,
-                    tries,
-                )
+                text = f"pod {name} does not end after {tries} tries and may cost money"
+                self._tell(Alarm(AlarmKind.ENDING, name, text))
             await self._clock.sleep(wait_s)
             wait_s = min(wait_s * 1.5, MOST_WAIT_S)
         return found
@@ -80,10 +80,8 @@ class Endings:
                 is_listed = any(listed.id == pod_id for listed in await self._cloud.list_pods())
                 return None if is_listed else "the cloud confirms that the pod is gone"
             if pod.name != name:
-                logger.error(
-                    "RunPod session: the pod that was %s has another name now and may cost money; it is left alone",
-                    name,
-                )
+                text = f"the pod that was {name} has another name now and may cost money; it is left alone"
+                self._tell(Alarm(AlarmKind.ENDING, name, text))
                 return "the pod has another name now and is left alone"
             await self._cloud.terminate_pod(pod_id)
         except CloudError as error:

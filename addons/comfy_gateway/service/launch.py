@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from comfy_gateway.core import admission
+from comfy_gateway.core.alarms import Alarm, AlarmKind
 from comfy_gateway.core.errors import (
     CapacityRefused,
     CloudError,
@@ -48,10 +49,12 @@ class Launch:
         clock: Clock,
         why_not: Callable[[UserId, float], Awaitable[str | None]],
         wish_of: Callable[[UserId], str | None],
+        tell: Callable[[Alarm], None],
     ) -> None:
         """``why_not`` says why a user may not have a pod at a price per hour today; ``wish_of`` which profile their
         last prompt asked for."""
         self._wish_of = wish_of
+        self._tell = tell
         self._why_not = why_not
         self._sessions = sessions
         self._cloud = cloud
@@ -98,7 +101,7 @@ class Launch:
 
     async def _try_candidates(self, user: UserId, pod: Pod) -> str | None:
         refusals: list[str] = []
-        asked = faults = 0
+        asked = faults = sold_out = 0
         profile = self._rules.buying.of(user, self._wish_of(user))
         for candidate in self._market.ordered(profile.candidates, self._clock.monotonic()):
             if 0 < self._market.limits.max_attempts <= asked:
@@ -118,6 +121,7 @@ class Launch:
                     why_not = str(error)
                     self._market.refused(candidate, self._clock.monotonic())
                     faults += isinstance(error, CloudRefused)
+                    sold_out += isinstance(error, CapacityRefused)
                 except CloudUnauthorized as error:
                     return self._refuse(user, str(error), failed=pod)
                 except CloudUnavailable as error:
@@ -133,6 +137,10 @@ class Launch:
                     return None
             refusals.append(f"{candidate.gpu_type}: {why_not}")
         cause = "; ".join(refusals) or "no GPU type is configured"
+        if sold_out and sold_out == asked:
+            self._tell(
+                Alarm(AlarmKind.CAPACITY, profile.name, f"no machine is to be had: {cause}", is_warning=True)
+            )
         return self._refuse(user, cause, failed=pod if 0 < asked == faults else None)
 
     def _refuse(self, user: UserId, cause: str, *, failed: Pod | None = None) -> str:
@@ -144,7 +152,7 @@ class Launch:
 
     def _start_failed(self, pod: Pod) -> None:
         if (told := self._market.failed(pod.name, self._clock.monotonic())) is not None:
-            logger.error("RunPod session: %s", told)
+            self._tell(Alarm(AlarmKind.STARTS, "all", told))
 
     def _learn(self, before: Session, after: Session, _event: Event) -> None:
         """At the transition itself: until a failed pod has ended its place must not be taken for a good one."""

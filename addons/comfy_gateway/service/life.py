@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from comfy_gateway.core.alarms import Alarm, AlarmKind
 from comfy_gateway.core.boot import BootWatch
 from comfy_gateway.core.errors import AgentUnavailable, StoreError
 from comfy_gateway.core.files import pod_alias
@@ -106,9 +107,11 @@ class Life:
         clock: Clock,
         tasks: Tasks,
         cloud_view: Callable[[str], CloudPod | None],
+        tell: Callable[[Alarm], None],
     ) -> None:
         """``cloud_view``: a pod as the cloud's last list had it."""
         self._cloud_view = cloud_view
+        self._tell = tell
         self._sessions = sessions
         self._launch = launch
         self._endings = endings
@@ -364,6 +367,9 @@ class Life:
                 if self._obey(session.user):
                     return
                 if verdict.is_over:
+                    if verdict.is_silence:
+                        text = f"pod {pod.name} of {session.user.key} is ended: {verdict.reason}"
+                        self._tell(Alarm(AlarmKind.SILENCE, pod.name, text))
                     self._move(session.user, Event.IDLE, verdict.reason)
                     return
             is_suspect = 0 < mute < QUICK_LOOKS

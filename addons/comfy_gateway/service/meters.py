@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from comfy_gateway.core.alarms import AlarmKind
 from comfy_gateway.core.session import COUNTED, Event, Session, State
 from comfy_gateway.core.upstream import Source
 from comfy_gateway.service.sessions import Sessions
@@ -41,6 +42,9 @@ class Meters:
             ["source"],
             registry=self.registry,
         )
+        self._alarms = Counter("comfy_gateway_alarms", "Alarms by kind", ["kind"], registry=self.registry)
+        for kind in AlarmKind:
+            self._alarms.labels(kind)
         for event in Event:
             self._transitions.labels(event)
         for source in (Source.DUTY, Source.PRIVATE):
@@ -63,6 +67,10 @@ class Meters:
     def prompt_accepted(self, source: Source) -> None:
         """A server accepted a prompt."""
         self._prompts.labels(source).inc()
+
+    def alarm(self, kind: AlarmKind) -> None:
+        """Somebody must hear of something."""
+        self._alarms.labels(kind).inc()
 
     def _transition(self, _before: Session, _after: Session, event: Event) -> None:
         self._transitions.labels(event).inc()

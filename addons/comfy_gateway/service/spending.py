@@ -4,10 +4,11 @@ A pod whose budget is spent is drained like an idle one: what runs there may end
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final
 
+from comfy_gateway.core.alarms import Alarm, AlarmKind
 from comfy_gateway.core.budget import Budget
 from comfy_gateway.core.costs import Bill, day_of, spent_by_user
 from comfy_gateway.core.errors import StoreError
@@ -37,7 +38,9 @@ class Spending:
         signals: Signals,
         clock: Clock,
         reserve_s: float,
+        tell: Callable[[Alarm], None],
     ) -> None:
+        self._tell = tell
         self._budget = budget
         self._store = store
         self._sessions = sessions
@@ -88,6 +91,11 @@ class Spending:
             over = self._budget.exhausted(spent_usd=spent_usd, spent_by_user_usd=by_user_usd)
             nearly = self._budget.nearly(spent_usd=spent_usd, spent_by_user_usd=by_user_usd)
             if over is not None:
+                self._tell(
+                    Alarm(
+                        AlarmKind.SPEND, session.user.key, f"{session.user.key}: {over}; the pod is drained"
+                    )
+                )
                 self._end(session, over)
             elif nearly is not None:
                 self._warn(session.user, nearly)
@@ -119,4 +127,4 @@ class Spending:
         self._warned = {warned for warned in self._warned if warned[0] == today}
         if (today, user.key) not in self._warned:
             self._warned.add((today, user.key))
-            logger.warning("RunPod session %s: %s", user.key, text)
+            self._tell(Alarm(AlarmKind.SPEND, user.key, f"{user.key}: {text}", is_warning=True))

@@ -493,6 +493,12 @@ class Limits(Group):
     """The same for the pods of one user."""
     max_lifetime_s: Annotated[int, Var("RUNPOD_MAX_LIFETIME_S"), Field(ge=0, le=31_536_000)] = 0
     """A private pod is drained after so long, however busy it is. 0: no bound."""
+    alarm_urls: Annotated[
+        tuple[SecretStr, ...],
+        Var("GATEWAY_ALARM_URLS", "addresses that apprise knows, comma separated", is_secret=True),
+        BeforeValidator(parse.alarm_urls),
+    ] = ()
+    """Where alarms go besides log and metrics: mail, chat or webhooks as apprise writes them (docs/money.md)."""
     upstream_timeout_s: Annotated[Seconds, Var("GATEWAY_UPSTREAM_TIMEOUT_S")] = 300
     """A server that sends no first byte of its answer for so long is given up with 504."""
     connect_timeout_s: Annotated[Seconds, Var("GATEWAY_CONNECT_TIMEOUT_S")] = 10

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import orjson
 from packaging.version import InvalidVersion, Version
-from pydantic import ValidationInfo
+from pydantic import SecretStr, ValidationInfo
 
 from comfy_gateway.core.cookie import COOKIE_NAME
 from comfy_gateway.core.operator_routes import OperatorRoutes
@@ -347,6 +347,16 @@ def database_url(value: str, info: ValidationInfo) -> str:
     if scheme in {"postgres", "postgresql", "postgresql+asyncpg"} and rest.strip("/"):
         return f"postgresql+asyncpg://{rest}"
     raise ValueError(allowed)
+
+
+def alarm_urls(value: Any) -> tuple[SecretStr, ...]:
+    """Addresses with a scheme; whether apprise knows them is seen at the start."""
+    found = words(value.get_secret_value() if isinstance(value, SecretStr) else value)
+    if not all("://" in word and word.isprintable() and " " not in word for word in found):
+        raise ValueError(
+            "addresses that apprise knows, such as mailto://user:password@example.com, comma separated"
+        )
+    return tuple(SecretStr(word) for word in found)
 
 
 def vault_url(value: str, info: ValidationInfo) -> str:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from comfy_gateway.adapters.apprise_sender import AppriseSender
 from comfy_gateway.adapters.local_files import LocalFiles
 from comfy_gateway.adapters.remote_files import RemoteFiles
 from comfy_gateway.adapters.runpod import RunPodOrder, RunPodSdkCloud, RunPodV2Cloud
@@ -53,6 +54,19 @@ def cloud_of(settings: Settings, order: RunPodOrder) -> RunPodSdkCloud | RunPodV
         order_defaults=order,
         request_timeout_s=runpod.request_timeout_s,
     )
+
+
+def alarm_senders(settings: Settings) -> list[AppriseSender]:
+    """Who hears of alarms. Raises SettingsError, which does not show the address."""
+    senders, faults = [], []
+    for number, url in enumerate(settings.limits.alarm_urls, start=1):
+        try:
+            senders.append(AppriseSender(url.get_secret_value(), f"address {number} of GATEWAY_ALARM_URLS"))
+        except ValueError as fault:
+            faults.append(str(fault))
+    if faults:
+        raise SettingsError(faults)
+    return senders
 
 
 def vault_files(settings: Settings) -> BlockingFiles:

@@ -11,7 +11,7 @@ from comfy_gateway.service.farewell import Farewell
 from comfy_gateway.settings import Settings
 from comfy_gateway.wiring.api import open_api
 from comfy_gateway.wiring.base import open_base
-from comfy_gateway.wiring.from_settings import order_of, rules_of
+from comfy_gateway.wiring.from_settings import alarm_senders, order_of, rules_of
 from comfy_gateway.wiring.homes import home_pages
 from comfy_gateway.wiring.inputs import open_inputs
 from comfy_gateway.wiring.interface import build_interface
@@ -27,12 +27,13 @@ logger = logging.getLogger(__name__)
 
 
 class Gateway:
-    """Raises SettingsError for an order that RunPod's adapter cannot place."""
+    """Raises SettingsError for an order that RunPod's adapter cannot place, and an address unknown to apprise."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._rules = rules_of(settings)
         self._order = order_of(settings) if self._rules.is_provisioning else None
+        self._alarm_senders = alarm_senders(settings) if self._rules.is_provisioning else []
         self._open = AsyncExitStack()
         self._farewell: Farewell | None = None
         listen = settings.listen
@@ -68,7 +69,7 @@ class Gateway:
         servers = await open_servers(base)
         prompts = await open_ledger(base)
         vault = await open_vault(base, servers)
-        pods = build_pods(base, servers, prompts, vault, order=self._order)
+        pods = build_pods(base, servers, prompts, vault, order=self._order, alarm_senders=self._alarm_senders)
         kept = build_kept(base, servers, prompts, vault)
         inputs = await open_inputs(base, servers, prompts, kept, vault)
         flow = build_prompts(base, servers, prompts, kept, pods, inputs)

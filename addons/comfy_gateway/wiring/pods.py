@@ -1,14 +1,17 @@
 """Buying, living and ending of private pods."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from comfy_gateway.adapters.agent import HttpAgent
+from comfy_gateway.adapters.apprise_sender import AppriseSender
 from comfy_gateway.adapters.runpod import RunPodOrder, RunPodSdkCloud
 from comfy_gateway.core.market import Market
 from comfy_gateway.core.podname import PodNames, new_attempt
 from comfy_gateway.core.ports import Cloud, SessionStore
 from comfy_gateway.core.session import MAY_BILL
+from comfy_gateway.service.alarms import Alarms
 from comfy_gateway.service.bursts import Bursts
 from comfy_gateway.service.cloud_watch import CloudWatch
 from comfy_gateway.service.endings import Endings
@@ -40,11 +43,18 @@ class PodParts:
     watch: CloudWatch
     spending: Spending
     farewell: Farewell
+    alarms: Alarms
     keeping: Keeping
 
 
 def build_pods(
-    base: Base, servers: ServerParts, prompts: LedgerParts, vault: Vault, *, order: RunPodOrder | None
+    base: Base,
+    servers: ServerParts,
+    prompts: LedgerParts,
+    vault: Vault,
+    *,
+    order: RunPodOrder | None,
+    alarm_senders: Sequence[AppriseSender],
 ) -> PodParts:
     """Nothing runs yet. Without an order nothing is ever bought."""
     settings, rules, clock, tasks = base.settings, base.rules, base.clock, base.tasks
@@ -53,7 +63,10 @@ def build_pods(
     names = PodNames(settings.runpod.pod_name_tag, base.keys)
     signals = Signals(clock, tasks)
     vault.on_failure(signals.nudge)
-    endings = Endings(cloud, names, clock)
+    alarms = Alarms(senders=alarm_senders, count=base.meters.alarm, clock=clock)
+    for sender in alarm_senders:
+        base.stack.callback(sender.close)
+    endings = Endings(cloud, names, clock, alarms.tell)
     spending = Spending(
         budget=rules.budget,
         store=servers.store,
@@ -61,6 +74,7 @@ def build_pods(
         signals=signals,
         clock=clock,
         reserve_s=rules.idle.idle_s,
+        tell=alarms.tell,
     )
     strays = Strays(
         sessions=sessions,
@@ -78,6 +92,7 @@ def build_pods(
         strays=strays,
         clock=clock,
         interval_s=rules.reconcile_s,
+        tell=alarms.tell,
     )
     market, wishes = Market(rules.market), Wishes(rules.buying)
     keeping = Keeping(clock)
@@ -94,6 +109,7 @@ def build_pods(
             clock=clock,
             why_not=spending.why_not,
             wish_of=wishes.of,
+            tell=alarms.tell,
         ),
         endings=endings,
         signals=signals,
@@ -111,6 +127,7 @@ def build_pods(
         clock=clock,
         tasks=tasks,
         cloud_view=watch.view,
+        tell=alarms.tell,
     )
     return PodParts(
         life=life,
@@ -119,6 +136,7 @@ def build_pods(
         ),
         signals=signals,
         watch=watch,
+        alarms=alarms,
         spending=spending,
         farewell=Farewell(sessions, endings, vault, is_ending=settings.runpod.terminate_on_exit),
         keeping=keeping,
@@ -129,6 +147,7 @@ async def run_pods(base: Base, servers: ServerParts, pods: PodParts) -> None:
     """Go on with the sessions that an earlier gateway has left, and watch the account."""
     for session in await servers.sessions.load():
         pods.life.begin(session.user)
+    base.tasks.start(pods.alarms.run(), name="alarms")
     base.tasks.start(pods.watch.run(), name="cloud watch")
     base.tasks.start(pods.spending.run(), name="budgets")
 
