@@ -358,6 +358,12 @@ WRONG = [
     ("RUNPOD_PROFILES", '{"big": {}}', "at least one candidate for profile big"),
     ("RUNPOD_PROFILES", '{"big": {"candidates": [{"gpu": "A40"}], "users": 1}}', "a list of names"),
     ("RUNPOD_PROFILES", '{"big": {"candidates": [{"gpu": "A40"}], "on_request": "maybe"}}', "1, true, yes"),
+    ("BUDGET_TEAM_DAILY_USD", "film", "names of teams with dollars above 0"),
+    ("BUDGET_TEAM_DAILY_USD", "film=0", "names of teams with dollars above 0"),
+    ("BUDGET_TEAM_DAILY_USD", "=5", "names of teams with dollars above 0"),
+    ("RUNPOD_HOURS", "always", "days and times such as"),
+    ("RUNPOD_HOURS_ZONE", "Mars/Base", "UTC or a time zone such as Europe/Berlin"),
+    ("RUNPOD_HOURS_ZONE", "../etc/passwd", "UTC or a time zone such as Europe/Berlin"),
     ("GATEWAY_TEAMS", "[]", 'such as {"film"'),
     ("GATEWAY_TEAMS", '{"a b": []}', 'such as {"film"'),
     ("GATEWAY_TEAMS", '{"film": 7}', "a list of names for the users of film"),
@@ -645,6 +651,21 @@ def test_a_profile_for_a_team_that_there_is_not_is_a_fault(tmp_path: Path) -> No
     profiles = '{"big": {"candidates": [{"gpu": "A40"}], "teams": ["film"]}}'
     [fault] = faults_of(DUTY | {"RUNPOD_PROFILES": profiles}, tmp_path)
     assert fault == "RUNPOD_PROFILES: profile big is for the team film, which GATEWAY_TEAMS does not have"
+
+
+def test_hours_and_budgets_of_teams_are_read_from_one_line(read: Load, tmp_path: Path) -> None:
+    limits = read(
+        RUNPOD_HOURS="mon-fri 08:00-20:00, sat 10:00-14:00",
+        RUNPOD_HOURS_ZONE="Europe/Berlin",
+        BUDGET_TEAM_DAILY_USD="film=50, games=2.5",
+        GATEWAY_TEAMS='{"film": ["alice"], "games": []}',
+    ).limits
+    assert limits.budget_team_daily_usd == {"film": 50, "games": 2.5}
+    assert len(limits.allowed_hours.windows) == 2
+    assert str(limits.allowed_hours.zone) == "Europe/Berlin"
+    assert read().limits.allowed_hours.windows == ()
+    [fault] = faults_of(DUTY | {"BUDGET_TEAM_DAILY_USD": "film=50"}, tmp_path)
+    assert fault == "BUDGET_TEAM_DAILY_USD is for the team film, which GATEWAY_TEAMS does not have"
 
 
 def test_public_addresses_are_allowed_hosts(read: Load) -> None:

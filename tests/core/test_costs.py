@@ -4,7 +4,6 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from comfy_gateway.core.budget import Budget
 from comfy_gateway.core.costs import Bill, day_of, spent_by_day, spent_by_user
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -63,28 +62,3 @@ def test_sums_by_user_and_by_day() -> None:
 def test_days_are_those_of_utc() -> None:
     tokyo = datetime.fromisoformat("2026-11-24T03:00:00+09:00")
     assert day_of(tokyo) == datetime(2026, 11, 23, tzinfo=UTC)
-
-
-@pytest.mark.parametrize(
-    ("budget", "spent", "mine", "reserve", "named"),
-    [
-        (Budget(), 1e6, 1e6, 1e6, None),
-        (Budget(daily_usd=10), 9.0, 9.0, 1.0, None),
-        (Budget(daily_usd=10), 9.0, 0.0, 1.1, "BUDGET_DAILY_USD"),
-        (Budget(user_daily_usd=10), 99.0, 9.0, 1.0, None),
-        (Budget(user_daily_usd=10), 9.0, 9.0, 1.1, "BUDGET_USER_DAILY_USD"),
-    ],
-)
-def test_a_pod_is_bought_while_its_reserve_is_within_the_day(
-    budget: Budget, spent: float, mine: float, reserve: float, named: str | None
-) -> None:
-    found = budget.refusal(spent_usd=spent, spent_by_user_usd=mine, reserve_usd=reserve)
-    assert found is None if named is None else named in (found or "")
-
-
-def test_what_is_spent_ends_pods_and_nearly_warns_before() -> None:
-    budget = Budget(daily_usd=10)
-    assert budget.exhausted(spent_usd=9.99, spent_by_user_usd=0) is None
-    assert "BUDGET_DAILY_USD" in (budget.exhausted(spent_usd=10, spent_by_user_usd=0) or "")
-    assert budget.nearly(spent_usd=7.99, spent_by_user_usd=0) is None
-    assert "BUDGET_DAILY_USD" in (budget.nearly(spent_usd=8, spent_by_user_usd=0) or "")

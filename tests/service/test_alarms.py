@@ -112,7 +112,7 @@ async def test_a_budget_that_is_nearly_and_then_wholly_spent_is_told(clock: Fake
         "Comfy gateway: alarm (spend)",
     ]
     assert person.heard[0][1].startswith("named:alice: $0.80 of BUDGET_USER_DAILY_USD=1 were spent today")
-    assert person.heard[1][1].endswith("BUDGET_USER_DAILY_USD is 1; the pod is drained")
+    assert person.heard[1][1].endswith("BUDGET_USER_DAILY_USD is 1; pods paid from it are drained")
     await world.stop()
 
 

@@ -272,3 +272,18 @@ async def test_all_users_cost_one_list_a_tick(world: World) -> None:
     lists = world.cloud.lists
     await world.watch.tick()
     assert world.cloud.lists == lists + 1
+
+
+async def test_a_price_that_the_list_tells_anew_is_stored_as_soon_as_that_can_be_done(world: World) -> None:
+    pod = await world.ready()
+    pod.cost_per_hour_usd = 2.0
+    world.memory.is_down = True
+    await world.watch.tick()
+    world.memory.is_down = False
+    await world.watch.tick()
+    stored = world.memory.rows[ALICE].pod
+    assert stored is not None
+    assert stored.cost_per_hour_usd == 2.0
+    saves = world.memory.rows[ALICE].version
+    await world.watch.tick()
+    assert world.memory.rows[ALICE].version == saves, "the same price is no news"

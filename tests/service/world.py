@@ -136,7 +136,8 @@ class World:
             sessions=self.sessions,
             signals=self.signals,
             clock=self.clock,
-            reserve_s=self.rules.idle.idle_s,
+            reserve_s=self.rules.reserve_s,
+            hours=self.rules.hours,
             tell=self.alarms.tell,
         )
         self.strays = Strays(

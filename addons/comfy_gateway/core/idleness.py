@@ -73,6 +73,8 @@ class PodUse:
     """Files that are on their way into the vault. No use of the pod: when they are done, it has been idle all along."""
     kept_for_s: float = 0.0
     """How much longer somebody wants it kept although it is idle."""
+    lease_left_s: float = 0.0
+    """Until it is as old as a pod has to be before idleness alone ends it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,10 @@ def judge(window: IdleWindow, use: PodUse, limits: IdleLimits, now_s: float) -> 
         # A prompt that came and went between two samples is activity all the same.
         quiet_s = now_s - max(window.quiet_since_s, use.last_activity_s)
         if quiet_s >= limits.idle_s:
+            if use.lease_left_s > 0:
+                return Verdict(
+                    False, f"idle for {quiet_s:.0f} s, and {use.lease_left_s:.0f} s of its lease are left"
+                )
             return Verdict(True, f"idle for {quiet_s:.0f} s")
         return Verdict(False, f"idle for {quiet_s:.0f} of {limits.idle_s:.0f} s")
     silent_s = now_s - max(use.ready_since_s if heard_s is None else heard_s, use.last_activity_s)
@@ -118,7 +124,9 @@ def ends_in_s(window: IdleWindow, use: PodUse, limits: IdleLimits, now_s: float)
     if heard_s is not None and now_s - heard_s <= limits.max_gap_s:
         if window.quiet_since_s is None:
             return None
-        left_s = limits.idle_s - (now_s - max(window.quiet_since_s, use.last_activity_s))
+        left_s = max(
+            limits.idle_s - (now_s - max(window.quiet_since_s, use.last_activity_s)), use.lease_left_s
+        )
     else:
         since_s = max(use.ready_since_s if heard_s is None else heard_s, use.last_activity_s)
         left_s = limits.silence_timeout_s - (now_s - since_s)

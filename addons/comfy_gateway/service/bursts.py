@@ -122,13 +122,17 @@ class Bursts:
         # The price is not known yet; the budget is judged again with it before the order goes out.
         others = self._sessions.counted(but=user)
         committed_usd = sum((other.pod.cost_per_hour_usd or 0.0) if other.pod else 0.0 for other in others)
-        why_not = refusal(
-            active_sessions=len(others),
-            committed_usd=committed_usd,
-            price_usd=0.0,
-            caps=self._rules.caps,
-        ) or self._market.why_not(
-            starting=starting([other.state for other in others]), now_s=self._clock.monotonic()
+        why_not = (
+            self._rules.hours.why_not(self._clock.now())
+            or refusal(
+                active_sessions=len(others),
+                committed_usd=committed_usd,
+                price_usd=0.0,
+                caps=self._rules.caps,
+            )
+            or self._market.why_not(
+                starting=starting([other.state for other in others]), now_s=self._clock.monotonic()
+            )
         )
         if why_not is not None:
             if user not in self._told:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from comfy_gateway.core.alarms import Alarm, AlarmKind
-from comfy_gateway.core.errors import CloudError
+from comfy_gateway.core.errors import CloudError, StoreError
 from comfy_gateway.core.ports import Clock, Cloud, CloudPod
 from comfy_gateway.core.session import Event, State
 from comfy_gateway.core.users import UserId
@@ -45,6 +45,8 @@ class CloudWatch:
         self._interval_s = interval_s
         self._misses: Counter[str] = Counter()
         self._silent_since_s: float | None = None
+        self._unsaved: set[UserId] = set()
+        """Users whose pod's price is not stored yet."""
         self._listed: dict[str, CloudPod] = {}
 
     def view(self, pod_id: str) -> CloudPod | None:
@@ -73,7 +75,20 @@ class CloudWatch:
         self._listed = listed
         for session in self._sessions:
             await self._compare(session.user, listed)
+        await self._save()
         await self._strays.judge(listed)
+
+    async def _save(self) -> None:
+        """Write new prices down: a session may stay in its state for hours, and budgets count what is stored."""
+        for user in tuple(self._unsaved):
+            try:
+                await self._sessions.save(user)
+            except StoreError as error:
+                logger.warning(
+                    "RunPod session %s: the price of its pod is not saved yet: %s", user.key, error
+                )
+                return
+            self._unsaved.discard(user)
 
     def _tell_of_silence(self, cause: str) -> None:
         now_s = self._clock.monotonic()
@@ -91,7 +106,10 @@ class CloudWatch:
         pod_id, seen = watched, listed.get(watched)
         if seen is not None:
             self._misses.pop(pod_id, None)
-            self._sessions.update_pod(user, cost_per_hour_usd=seen.cost_per_hour_usd, gpu_type=seen.gpu_type)
+            if self._sessions.update_pod(
+                user, cost_per_hour_usd=seen.cost_per_hour_usd, gpu_type=seen.gpu_type
+            ):
+                self._unsaved.add(user)
             if not seen.is_running:
                 text = f": {seen.status_text}" if seen.status_text else ""
                 self._signals.send(user, Event.VANISHED, f"the cloud says that the pod does not run{text}")

@@ -1,7 +1,7 @@
 """Buying a pod: written down first, asked for once, looked up by name whenever the outcome is unknown."""
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -47,11 +47,12 @@ class Launch:
         rules: Rules,
         market: Market,
         clock: Clock,
-        why_not: Callable[[UserId, float], Awaitable[str | None]],
+        why_not: Callable[[UserId, float, Mapping[UserId, float]], Awaitable[str | None]],
         wish_of: Callable[[UserId], str | None],
         tell: Callable[[Alarm], None],
     ) -> None:
-        """``why_not`` says why a user may not have a pod at a price per hour today; ``wish_of`` which profile their
+        """``why_not`` says why a user may not have a pod at a price per hour today, given
+        the prices of pods that are being ordered; ``wish_of`` which profile their
         last prompt asked for."""
         self._wish_of = wish_of
         self._tell = tell
@@ -102,6 +103,8 @@ class Launch:
     async def _try_candidates(self, user: UserId, pod: Pod) -> str | None:
         refusals: list[str] = []
         asked = faults = sold_out = 0
+        if (closed := self._rules.hours.why_not(self._clock.now())) is not None:
+            return self._refuse(user, closed)
         profile = self._rules.buying.of(user, self._wish_of(user))
         for candidate in self._market.ordered(profile.candidates, self._clock.monotonic()):
             if 0 < self._market.limits.max_attempts <= asked:
@@ -174,7 +177,7 @@ class Launch:
         most_usd = self._rules.max_usd_per_hour
         if dear := admission.too_dear(price_usd, place_usd=candidate.max_usd_per_hour, any_usd=most_usd):
             return price_usd, dear
-        if (over_budget := await self._why_not(user, price_usd)) is not None:
+        if (over_budget := await self._why_not(user, price_usd, self._reserved_usd)) is not None:
             return price_usd, over_budget
         others = self._sessions.counted(but=user)
         committed_usd = sum(

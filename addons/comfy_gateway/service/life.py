@@ -403,6 +403,7 @@ class Life:
             queue_remaining=queue_remaining,
             copies_in_flight=self._vault.in_flight(pod.name),
             kept_for_s=self._keeping.left_s(pod.name),
+            lease_left_s=max(self._rules.min_lease_s - self._ages.age_s(pod), 0.0),
         )
 
     async def _drain(self, session: Session, pod: Pod) -> None:

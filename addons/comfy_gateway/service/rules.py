@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from comfy_gateway.core.admission import Caps
 from comfy_gateway.core.boot import BootLimits
 from comfy_gateway.core.budget import Budget
+from comfy_gateway.core.hours import Hours
 from comfy_gateway.core.idleness import IdleLimits
 from comfy_gateway.core.market import MarketLimits
 from comfy_gateway.core.ports import Candidate
 from comfy_gateway.core.profiles import Profile, Profiles
 
 NO_BUDGET = Budget()
+ALL_HOURS = Hours()
 USUAL_MARKET = MarketLimits()
 
 
@@ -28,6 +30,9 @@ class Rules:
     max_usd_per_hour: float = 0.0
     """Of one pod; 0: no ceiling."""
     budget: Budget = NO_BUDGET
+    hours: Hours = ALL_HOURS
+    min_lease_s: float = 0.0
+    """Idleness alone ends no pod that is younger."""
     market: MarketLimits = USUAL_MARKET
     threshold_count: int = 5
     threshold_window_s: float = 60.0
@@ -68,6 +73,11 @@ class Rules:
             container_s=timeout_s / 2,
             no_machine_s=self.no_machine_s,
         )
+
+    @property
+    def reserve_s(self) -> float:
+        """For so long a pod costs at least once it is bought."""
+        return max(self.idle.idle_s, self.min_lease_s)
 
     @property
     def buying(self) -> Profiles:

@@ -105,11 +105,11 @@ class Sessions:
             watcher(before, after, event)
         return after
 
-    def update_pod(self, user: UserId, *, cost_per_hour_usd: float | None, gpu_type: str | None) -> None:
-        """Keep what the cloud's list says of a living pod. Not a transition."""
+    def update_pod(self, user: UserId, *, cost_per_hour_usd: float | None, gpu_type: str | None) -> bool:
+        """Keep what the cloud's list says of a living pod. Not a transition. True when it is to be stored."""
         session = self.get(user)
         if session.pod is None:
-            return
+            return False
         pod = replace(
             session.pod,
             cost_per_hour_usd=session.pod.cost_per_hour_usd
@@ -118,6 +118,7 @@ class Sessions:
             gpu_type=session.pod.gpu_type or gpu_type,
         )
         self._put(replace(session, pod=pod))
+        return pod != session.pod
 
     async def load(self) -> list[Session]:
         """Take over what the store has; READY sessions must prove themselves again. Raises StoreUnavailable."""

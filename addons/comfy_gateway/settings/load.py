@@ -216,6 +216,11 @@ def _contradictions(settings: Settings) -> Iterator[tuple[set[str], str]]:
                 {"RUNPOD_PROFILES", "GATEWAY_TEAMS"},
                 f"RUNPOD_PROFILES: profile {profile.name} is for the team {team}, which GATEWAY_TEAMS does not have",
             )
+    for team in sorted(settings.limits.budget_team_daily_usd.keys() - pod.teams.keys()):
+        yield (
+            {"BUDGET_TEAM_DAILY_USD", "GATEWAY_TEAMS"},
+            f"BUDGET_TEAM_DAILY_USD is for the team {team}, which GATEWAY_TEAMS does not have",
+        )
     yield from _contradictions_of_sign_in(settings)
     if telemetry.poll_s >= telemetry.idle_s:
         yield (

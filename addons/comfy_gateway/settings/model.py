@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic.fields import FieldInfo
 
+from comfy_gateway.core import hours
 from comfy_gateway.core.classify import NO_RULES, RouteRules
 from comfy_gateway.core.hosts import AllowedHosts
+from comfy_gateway.core.hours import Hours
 from comfy_gateway.core.identity import IdentityRules
 from comfy_gateway.core.operator_routes import OperatorRoutes
 from comfy_gateway.core.pod_address import PodAddresses
@@ -491,6 +494,26 @@ class Limits(Group):
     """What all private pods may cost in a day of UTC; then they are drained and users stay on duty. 0: no bound."""
     budget_user_daily_usd: Annotated[float, Var("BUDGET_USER_DAILY_USD"), Field(ge=0, le=1_000_000)] = 0
     """The same for the pods of one user."""
+    budget_team_daily_usd: Annotated[
+        Mapping[str, float],
+        Var("BUDGET_TEAM_DAILY_USD", "teams with dollars above 0, such as film=50,games=20"),
+        BeforeValidator(parse.dollars_by_team),
+    ] = Field(default_factory=dict)
+    """The same for the pods of all users of a team of GATEWAY_TEAMS."""
+    hours: Annotated[
+        str | None,
+        Var("RUNPOD_HOURS", "days and times such as mon-fri 08:00-20:00, sat 22:00-04:00"),
+        BeforeValidator(parse.allowed_hours),
+    ] = None
+    """When private pods are allowed; out of these hours they are drained and none is bought. Always when not set."""
+    hours_zone: Annotated[
+        str,
+        Var("RUNPOD_HOURS_ZONE", "UTC or a time zone such as Europe/Berlin"),
+        BeforeValidator(parse.time_zone),
+    ] = "UTC"
+    """Time zone of those hours."""
+    min_lease_s: Annotated[float, Var("RUNPOD_MIN_LEASE_S"), Field(ge=0, le=WEEK_S)] = 0
+    """Idleness alone ends no pod that was ordered less than this ago; budgets reserve as much. 0: no lease."""
     max_lifetime_s: Annotated[int, Var("RUNPOD_MAX_LIFETIME_S"), Field(ge=0, le=31_536_000)] = 0
     """A private pod is drained after so long, however busy it is. 0: no bound."""
     alarm_urls: Annotated[
@@ -523,6 +546,11 @@ class Limits(Group):
     """Gigabytes of uploaded files that are kept in the state folder; beyond it the longest unused go."""
     inputs_max_days: Annotated[int, Var("GATEWAY_INPUTS_MAX_DAYS"), Field(ge=1, le=36_500)] = 30
     """Days after which an uploaded file that no prompt has used is no longer kept."""
+
+    @property
+    def allowed_hours(self) -> Hours:
+        """When private pods are allowed."""
+        return Hours(hours.parse(self.hours or ""), ZoneInfo(self.hours_zone), self.hours or "")
 
 
 class Settings(Group):

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import orjson
 from packaging.version import InvalidVersion, Version
 from pydantic import SecretStr, ValidationInfo
 
+from comfy_gateway.core import hours
 from comfy_gateway.core.cookie import COOKIE_NAME
 from comfy_gateway.core.operator_routes import OperatorRoutes
 from comfy_gateway.core.upstream import Upstream
@@ -347,6 +349,38 @@ def database_url(value: str, info: ValidationInfo) -> str:
     if scheme in {"postgres", "postgresql", "postgresql+asyncpg"} and rest.strip("/"):
         return f"postgresql+asyncpg://{rest}"
     raise ValueError(allowed)
+
+
+def allowed_hours(value: str) -> str:
+    """Days and times, see ``core.hours``."""
+    text = ",".join(value) if isinstance(value, list) else value
+    hours.parse(text)
+    return text.strip()
+
+
+def time_zone(value: str) -> str:
+    """A zone that this machine knows."""
+    try:
+        return ZoneInfo(value.strip()).key
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("UTC or a time zone such as Europe/Berlin that this machine knows") from None
+
+
+def dollars_by_team(value: Any) -> dict[str, float]:
+    """``film=50,games=20``, or an object of them."""
+    allowed = "names of teams with dollars above 0, such as film=50,games=20"
+    pairs = (
+        list(value.items())
+        if isinstance(value, Mapping)
+        else [word.rpartition("=")[::2] for word in words(value)]
+    )
+    try:
+        found = {str(team).strip(): float(dollars) for team, dollars in pairs}
+    except (TypeError, ValueError):
+        raise ValueError(allowed) from None
+    if not all(team and 0 < dollars <= 1_000_000 for team, dollars in found.items()):
+        raise ValueError(allowed)
+    return found
 
 
 def alarm_urls(value: Any) -> tuple[SecretStr, ...]:

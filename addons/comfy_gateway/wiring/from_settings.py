@@ -15,6 +15,7 @@ from comfy_gateway.core.budget import Budget
 from comfy_gateway.core.idleness import IdleLimits
 from comfy_gateway.core.market import MarketLimits
 from comfy_gateway.core.upstream import Backend, Source
+from comfy_gateway.core.users import IdKind, UserId
 from comfy_gateway.service.rules import Rules
 from comfy_gateway.settings import Settings, SettingsError
 
@@ -106,7 +107,14 @@ def rules_of(settings: Settings) -> Rules:
             daily_usd=settings.limits.budget_daily_usd,
             user_daily_usd=settings.limits.budget_user_daily_usd,
             max_lifetime_s=settings.limits.max_lifetime_s,
+            team_daily_usd=settings.limits.budget_team_daily_usd,
+            teams={
+                team: frozenset(UserId(IdKind.NAMED, name).key for name in names)
+                for team, names in settings.pod.teams.items()
+            },
         ),
+        hours=settings.limits.allowed_hours,
+        min_lease_s=settings.limits.min_lease_s,
         market=MarketLimits(
             refusal_memory_s=settings.boot.refusal_memory_s,
             distrust_s=settings.boot.distrust_s,

@@ -73,7 +73,8 @@ def build_pods(
         sessions=sessions,
         signals=signals,
         clock=clock,
-        reserve_s=rules.idle.idle_s,
+        reserve_s=rules.reserve_s,
+        hours=rules.hours,
         tell=alarms.tell,
     )
     strays = Strays(
