@@ -9,6 +9,7 @@
 """
 
 from simulators.clock import FakeClock, RealClock
+from simulators.runpod.account import AccountChange
 from simulators.runpod.catalog import GPU_TYPES, GpuType, NetworkVolume
 from simulators.runpod.cloud import AgentKind, RefusedError, RunPodSimulator
 from simulators.runpod.faults import AMBIGUOUS_TEXT, CAPACITY_TEXTS, RESUME_CAPACITY_TEXT, Fault, FaultTable
@@ -24,6 +25,7 @@ __all__ = [
     "CAPACITY_TEXTS",
     "GPU_TYPES",
     "RESUME_CAPACITY_TEXT",
+    "AccountChange",
     "AgentKind",
     "Borrowed",
     "Delays",

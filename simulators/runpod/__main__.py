@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from simulators.comfyui.options import add_installation, installation
-from simulators.runpod import Delays, Fault, NetworkVolume, ProxyLimits, RunPodSimulator, serve
+from simulators.runpod import AccountChange, Delays, Fault, NetworkVolume, ProxyLimits, RunPodSimulator, serve
 
 
 def parser() -> argparse.ArgumentParser:
@@ -54,6 +54,10 @@ def parser() -> argparse.ArgumentParser:
         default=ProxyLimits().body_bytes,
         help="larger requests get the proxy's 413",
     )
+    told.add_argument("--balance-usd", type=float, help="pods end when it is spent; no bound unless given")
+    told.add_argument(
+        "--calls-per-minute", type=int, help="of the APIs, beyond it 429; no bound unless given"
+    )
     add_installation(told)
     return told
 
@@ -83,6 +87,13 @@ def make_cloud(args: argparse.Namespace) -> RunPodSimulator:
         seed=args.seed,
         installation=installation(args),
         agent=args.agent,
+    )
+    bounds = {
+        "balance_usd": args.balance_usd,
+        "calls_per_minute": args.calls_per_minute,
+    }
+    cloud.change_account(
+        AccountChange(**{name: value for name, value in bounds.items() if value is not None})
     )
     if args.faults:
         for fault in TypeAdapter(list[Fault]).validate_json(args.faults.read_bytes()):

@@ -5,6 +5,7 @@
     POST   /_sim/faults      a Fault, or a list of them; DELETE forgets all rules
     POST   /_sim/defaults    some of Delays: for pods that are created from now on
     POST   /_sim/stock       {"NVIDIA L40S": "NONE"}: what is left of GPU types, NONE to HIGH
+    POST   /_sim/account     some of AccountChange: {"balance_usd": 5, "calls_per_minute": 60}
     POST   /_sim/retired     {"retired": true}: the GraphQL API answers 410
     POST   /_sim/pods/{id}   a PodChange, such as {"kill": true} or {"telemetry": [{"gpu_percent": 50}]}
     POST   /_sim/clock       {"advance_s": 60}, only with a FakeClock
@@ -19,6 +20,7 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, TypeAdapter, ValidationError
 
 from simulators.clock import FakeClock
+from simulators.runpod.account import AccountChange
 from simulators.runpod.catalog import Stock
 from simulators.runpod.cloud import RunPodSimulator
 from simulators.runpod.faults import Fault
@@ -72,6 +74,7 @@ class Admin:
             web.delete("/_sim/faults", self.clear_faults),
             web.post("/_sim/defaults", self.set_defaults),
             web.post("/_sim/stock", self.set_stock),
+            web.post("/_sim/account", self.change_account),
             web.post("/_sim/retired", self.retire),
             web.post("/_sim/pods/{pod_id}", self.change_pod),
             web.post("/_sim/clock", self.advance),
@@ -129,6 +132,13 @@ class Admin:
             return _wrong(error)
         self._cloud.stock |= told
         return web.json_response(self._cloud.stock)
+
+    async def change_account(self, request: web.Request) -> web.Response:
+        try:
+            self._cloud.change_account(AccountChange.model_validate_json(await request.read()))
+        except ValidationError as error:
+            return _wrong(error)
+        return web.json_response({"balance_usd": self._cloud.balance_usd()})
 
     async def retire(self, request: web.Request) -> web.Response:
         try:

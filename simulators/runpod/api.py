@@ -29,6 +29,8 @@ class GraphQLApi:
         if request.headers.get("Authorization") != f"Bearer {self._cloud.api_key}":
             self._cloud.calls["unauthorized"] += 1
             return web.json_response({"message": "Unauthorized"}, status=401)
+        if (headers := self._cloud.rate_limited()) is not None:
+            return web.json_response({"message": "Too Many Requests"}, status=429, headers=headers)
         try:
             asked = json.loads(await request.read())
             query, variables = asked["query"], asked.get("variables") or {}

@@ -6,7 +6,7 @@ the running loop.
 
 import itertools
 import logging
-import secrets
+import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -14,6 +14,15 @@ from typing import Literal
 
 from simulators.clock import Clock, RealClock
 from simulators.comfyui import ComfySimulator, Installation
+from simulators.runpod.account import (
+    HOURS_IN_ADVANCE,
+    NO_MONEY_TEXT,
+    SETTLED_EVERY_S,
+    SPEND_CAP_TEXT,
+    AccountChange,
+    TokenBucket,
+    rate_limit_headers,
+)
 from simulators.runpod.catalog import (
     CPU_POD_USD_PER_HOUR,
     DEFAULT_DATA_CENTER,
@@ -25,7 +34,7 @@ from simulators.runpod.catalog import (
 from simulators.runpod.faults import CAPACITY_TEXTS, Call, Fault, FaultTable
 from simulators.runpod.hosting import Borrowed, Hosting
 from simulators.runpod.ledger import Ledger
-from simulators.runpod.pods import Delays, Event, PodOrder, SimPod, What
+from simulators.runpod.pods import RESTART_S, Delays, Event, PodOrder, SimPod, What
 from simulators.runpod.telemetry import Telemetry
 
 START_BALANCE_USD = 100.0
@@ -49,7 +58,7 @@ class RunPodSimulator:
     delays         of pods that are created from now on; may be replaced at any time
     clock          `FakeClock` lets a test jump
     step_s         handed to the ComfyUI of every pod
-    seed           of everything random
+    seed           of everything random, the ids of pods too
     comfy_port, agent_port  where ComfyUI's front door and the agent listen inside a pod
     enforce_lease  pods with an AUTH_TOKEN in their env end themselves as our agent does: AGENT_BOOT_GRACE_S
                    after its start if no lease came, later AGENT_LEASE_S after the last one (from the env)
@@ -102,6 +111,12 @@ class RunPodSimulator:
             lambda name: ComfySimulator(name=name, step_s=step_s, installation=installation)
         )
         self._machines = itertools.count(1)
+        self._ids = random.Random(f"ids of {seed}")
+        self._bucket: TokenBucket | None = None
+        self._start_balance_usd = START_BALANCE_USD
+        self._has_bounded_balance = False
+        self._spend_cap_usd_per_hour: float | None = None
+        self._is_settling = False
 
     def living(self) -> list[SimPod]:
         """Pods that were neither terminated nor vanished, oldest first. EXITED ones live, too."""
@@ -112,8 +127,33 @@ class RunPodSimulator:
         return self.stock.get(gpu.id, "HIGH")
 
     def balance_usd(self) -> float:
-        """What is left on the account. Nothing happens when that is less than nothing."""
-        return START_BALANCE_USD - self.ledger.total_usd()
+        """What is left on the account. Nothing happens below nothing, unless ``change_account`` has bounded it."""
+        return self._start_balance_usd - self.ledger.total_usd()
+
+    def change_account(self, told: AccountChange) -> None:
+        """Bound what the account may do from now on; what is not told stays, None takes the bound away."""
+        if "balance_usd" in told.model_fields_set:
+            self._has_bounded_balance = told.balance_usd is not None
+            self._start_balance_usd = self.ledger.total_usd() + (
+                START_BALANCE_USD if told.balance_usd is None else told.balance_usd
+            )
+            self._settle_later()
+        if "spend_cap_usd_per_hour" in told.model_fields_set:
+            self._spend_cap_usd_per_hour = told.spend_cap_usd_per_hour
+        if "calls_per_minute" in told.model_fields_set:
+            self._bucket = (
+                None
+                if told.calls_per_minute is None
+                else TokenBucket(told.calls_per_minute, self.clock.monotonic())
+            )
+
+    def rate_limited(self) -> dict[str, str] | None:
+        """Headers of the 429 that a call gets now, None where it may go on."""
+        wait_s = None if self._bucket is None else self._bucket.take(self.clock.monotonic())
+        if self._bucket is None or wait_s is None:
+            return None
+        self.calls["rate_limited"] += 1
+        return rate_limit_headers(wait_s, self._bucket.per_minute)
 
     def calls_since(self, at_s: float) -> Counter[str]:
         """API calls by operation since that time of the cloud's clock."""
@@ -128,11 +168,12 @@ class RunPodSimulator:
     def create(self, order: PodOrder) -> SimPod:
         """Make a pod that bills from now on. Raises RefusedError."""
         price = self._price(order)
+        self._refuse_unpayable(price)
         data_center = self._data_center(order)
         now_s = self.clock.monotonic()
         machine = next(self._machines)
         pod = SimPod(
-            id=secrets.token_hex(7),
+            id=f"{self._ids.getrandbits(56):014x}",
             order=order,
             data_center=data_center,
             machine_id=f"machine{machine:04}",
@@ -145,6 +186,7 @@ class RunPodSimulator:
         self.pods[pod.id] = pod
         self._log(pod, "created")
         self._watch_lease(pod)
+        self._settle_later()
         return pod
 
     def shown(self, pod_id: str, at_s: float | None = None) -> SimPod | None:
@@ -174,6 +216,7 @@ class RunPodSimulator:
             )
             pod.comfy = self._comfy(pod.name)
             pod.stuck = pod.unplaced = False
+            pod.crashes_after_s = None
             self._log(pod, "resumed")
             self._watch_lease(pod)
         return pod
@@ -235,6 +278,20 @@ class RunPodSimulator:
 
         self.clock.call_later(after_s, end)
 
+    def crash_again_and_again(self, pod: SimPod, after_s: float) -> None:
+        """The container ends so long after each of its starts. Its connections break, and its memory is lost."""
+        pod.crashes_after_s = after_s
+        boot = pod.events[-1]
+
+        def crash() -> None:
+            if pod.events[-1] is not boot or pod.crashes_after_s is None:
+                return
+            self.hosting.stop(pod)
+            pod.comfy = self._comfy(pod.name)
+            self.clock.call_later(after_s + RESTART_S, crash)
+
+        self.clock.call_later(pod.delays.runtime_s + after_s, crash)
+
     def renew_lease(self, pod: SimPod) -> None:
         """What an authenticated agent request with the lease header does."""
         pod.lease_times_s.append(self.clock.monotonic())
@@ -243,6 +300,31 @@ class RunPodSimulator:
     async def close(self) -> None:
         """Stop every pod's server. The pods stay as they are."""
         await self.hosting.close()
+
+    def _refuse_unpayable(self, usd_per_hour: float) -> None:
+        if self._has_bounded_balance and self.balance_usd() < usd_per_hour * HOURS_IN_ADVANCE:
+            raise RefusedError(NO_MONEY_TEXT, status=402)
+        cap = self._spend_cap_usd_per_hour
+        if cap is not None and self.ledger.usd_per_hour() + usd_per_hour > cap:
+            raise RefusedError(SPEND_CAP_TEXT)
+
+    def _settle_later(self) -> None:
+        if self._has_bounded_balance and not self._is_settling and any(map(self._runs, self.living())):
+            self._is_settling = True
+            self.clock.call_later(SETTLED_EVERY_S, self._settle)
+
+    def _settle(self) -> None:
+        """Without money pods with a network volume are stopped, and the others are terminated with all they have."""
+        self._is_settling = False
+        if self._has_bounded_balance and self.balance_usd() <= 0:
+            for pod in self.living():
+                if not self._runs(pod):
+                    continue
+                if pod.order.network_volume_id is not None:
+                    self._end(pod, "exited", "Exited by Runpod: Insufficient balance")
+                else:
+                    self._end(pod, "terminated", "Terminated by Runpod: Insufficient balance")
+        self._settle_later()
 
     def _price(self, order: PodOrder) -> float:
         if order.gpu is None:

@@ -10,6 +10,7 @@ from simulators.runpod.faults import CAPACITY_TEXTS, RESUME_CAPACITY_TEXT, Fault
 from simulators.runpod.pods import PodOrder, SimPod
 
 STALE_S = 60.0
+CRASHES_AFTER_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,10 @@ class Deed:
             pod.stuck = True
         if self._met("no_machine"):
             pod.unplaced = True
+        if crashing := self._met("crash_loop"):
+            self.cloud.crash_again_and_again(
+                pod, CRASHES_AFTER_S if crashing.seconds is None else crashing.seconds
+            )
         if exiting := self._met("exit_after"):
             self.cloud.end_later(pod, exiting.seconds or 0.0, exiting.text or "Exited by Runpod")
         if vanishing := self._met("vanish_after"):

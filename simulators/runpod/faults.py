@@ -50,6 +50,7 @@ Kind = Literal[
     "duplicate",
     "stuck",
     "no_machine",
+    "crash_loop",
     "exit_after",
     "vanish_after",
     "swallow",
@@ -107,6 +108,8 @@ KINDS: dict[Kind, tuple[Strikes, frozenset[Operation]]] = {
     "stuck": (Strikes.INSIDE, _STARTS),
     # RUNNING and billing, but on no machine
     "no_machine": (Strikes.INSIDE, _STARTS),
+    # the container ends `seconds` after each start and is started again; the pod bills
+    "crash_loop": (Strikes.INSIDE, _STARTS),
     # the pod turns EXITED after `seconds`; `text` such as "Outbid" is the cause that it shows
     "exit_after": (Strikes.INSIDE, _STARTS),
     # the pod is gone without a word after `seconds`

@@ -43,6 +43,9 @@ class Delays(BaseModel):
     stale_runtime_s: NonNegativeFloat = 0.0
 
 
+RESTART_S = 5.0
+
+
 class Phase(Enum):
     RENTED = "rented"
     UP = "up"
@@ -88,6 +91,7 @@ class SimPod:
 
     stuck           the container never starts, though the pod bills
     unplaced        the same, and the API names no machine: RunPod's bad hosts look like that
+    crashes_after_s the container ends so long after each of its starts and is started again RESTART_S later, and bills
     runtime_hidden  the API shows `runtime: null` although the container runs
     app_dead, agent_dead  the process does not listen (the proxy answers 502)
     is_open         the front door asks for no token
@@ -105,6 +109,7 @@ class SimPod:
     telemetry: Telemetry
     stuck: bool = False
     unplaced: bool = False
+    crashes_after_s: float | None = None
     runtime_hidden: bool = False
     app_dead: bool = False
     agent_dead: bool = False
@@ -159,16 +164,22 @@ class SimPod:
         if event.what == "exited":
             return Phase.EXITED
         age_s = at_s - event.at_s
-        if self.stuck or self.unplaced or age_s < self.delays.runtime_s:
+        up_s = self._container_s(age_s)
+        if self.stuck or self.unplaced or up_s is None:
             return Phase.RENTED
-        return Phase.READY if not self.app_dead and age_s >= self.delays.app_ready_s else Phase.UP
+        is_ready = up_s + self.delays.runtime_s >= self.delays.app_ready_s
+        return Phase.READY if not self.app_dead and is_ready else Phase.UP
 
     def up_for_s(self, at_s: float) -> float | None:
         """Seconds since the container started, None where it does not run."""
         event = self.last_event(at_s)
         if event is None or self.phase(at_s) not in (Phase.UP, Phase.READY):
             return None
-        return at_s - event.at_s - self.delays.runtime_s
+        return self._container_s(at_s - event.at_s)
+
+    def container_runs(self, age_s: float) -> bool:
+        """Whether the container of a boot that is so old runs, were the pod neither stuck nor on no machine."""
+        return self._container_s(age_s) is not None
 
     def ports_registered(self, at_s: float) -> bool:
         event = self.last_event(at_s)
@@ -180,12 +191,11 @@ class SimPod:
         return self.phase(at_s) is Phase.READY
 
     def agent_listens(self, at_s: float) -> bool:
-        event = self.last_event(at_s)
+        up_s = self.up_for_s(at_s)
         return (
-            event is not None
+            up_s is not None
             and not self.agent_dead
-            and self.up_for_s(at_s) is not None
-            and at_s - event.at_s >= self.delays.agent_ready_s
+            and up_s + self.delays.runtime_s >= self.delays.agent_ready_s
         )
 
     def shown_event(self, at_s: float) -> Event | None:
@@ -217,8 +227,18 @@ class SimPod:
             started = self.events[self.events.index(event) - 1]
             if event.at_s - started.at_s < self.delays.runtime_s:
                 return None
-        age_s = at_s - started.at_s
-        return age_s if age_s >= self.delays.runtime_s else None
+        up_s = self._container_s(at_s - started.at_s)
+        return None if up_s is None else up_s + self.delays.runtime_s
+
+    def _container_s(self, age_s: float) -> float | None:
+        """Seconds since the container last started, of a boot that is so old; None while it does not run."""
+        up_s = age_s - self.delays.runtime_s
+        if up_s < 0:
+            return None
+        if self.crashes_after_s is None:
+            return up_s
+        up_s %= self.crashes_after_s + RESTART_S
+        return up_s if up_s < self.crashes_after_s else None
 
     def billed_s(self, until_s: float) -> float:
         """Seconds for which the GPU was paid: from each start to the next stop, exit or end."""

@@ -172,14 +172,22 @@ class RestApi:
         return await rest_pod_view(self._cloud, pod, now_s if at_s is None else at_s)
 
     def _refused(self, request: web.Request) -> web.Response | None:
-        if request.headers.get("Authorization") == f"Bearer {self._cloud.api_key}":
+        if request.headers.get("Authorization") != f"Bearer {self._cloud.api_key}":
+            self._cloud.calls["unauthorized"] += 1
+            return problem(401, "missing bearer token")
+        return None
+
+    def _throttled(self) -> web.Response | None:
+        headers = self._cloud.rate_limited()
+        if headers is None:
             return None
-        self._cloud.calls["unauthorized"] += 1
-        return problem(401, "missing bearer token")
+        return problem(429, "rate limit exceeded for the minute window", headers=headers)
 
     async def _answer(self, request: web.Request, call: Call, act: Act) -> web.StreamResponse:
         if (refused := self._refused(request)) is not None:
             return refused
+        if (throttled := self._throttled()) is not None:
+            return throttled
         clock = self._cloud.clock
         fault = self._cloud.strike(call)
         if fault is not None and fault.strikes is Strikes.INSTEAD:

@@ -29,8 +29,10 @@ def status_of(pod: SimPod, at_s: float) -> str:
     age_s = at_s - event.at_s
     if pod.unplaced:
         return "PROVISIONING"
-    if not pod.stuck and age_s >= pod.delays.runtime_s:
+    if not pod.stuck and pod.container_runs(age_s):
         return "RUNNING"
+    if pod.crashes_after_s is not None and age_s >= pod.delays.runtime_s:
+        return "STARTING"
     return "PROVISIONING" if pod.stuck or age_s < pod.delays.runtime_s / 2 else "STARTING"
 
 

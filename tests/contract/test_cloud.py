@@ -24,7 +24,15 @@ from comfy_gateway.core.errors import (
     CloudUnavailable,
 )
 from comfy_gateway.core.ports import Candidate, Cloud, CloudPod, PodOrder
-from simulators.runpod import CAPACITY_TEXTS, Delays, Fault, NetworkVolume, RunPodSimulator, serve
+from simulators.runpod import (
+    CAPACITY_TEXTS,
+    AccountChange,
+    Delays,
+    Fault,
+    NetworkVolume,
+    RunPodSimulator,
+    serve,
+)
 from simulators.runpod import PodOrder as SimulatedOrder
 from tests.conditions import wait_for
 
@@ -344,6 +352,31 @@ class TestCreate:
 def no_thread_works() -> bool:
     """Whether the threads of a closed cloud have ended: none of them can send anything any more."""
     return not any(thread.name.startswith("runpod") for thread in threading.enumerate())
+
+
+class TestAccount:
+    async def test_without_money_nothing_is_made_and_that_is_certain(self, account: Account) -> None:
+        account.sim.change_account(AccountChange(balance_usd=0.1))
+        with pytest.raises(CloudRefused, match="balance"):
+            await account.cloud.create_pod(order())
+        assert account.sim.living() == []
+
+    async def test_at_the_accounts_spend_cap_neither(self, account: Account) -> None:
+        account.sim.change_account(AccountChange(spend_cap_usd_per_hour=0.1))
+        with pytest.raises(CloudRefused, match="spend limit"):
+            await account.cloud.create_pod(order())
+        assert account.sim.living() == []
+
+    async def test_with_too_many_calls_nothing_is_known_and_nothing_gone(self, account: Account) -> None:
+        pod_id = await account.cloud.create_pod(order())
+        account.sim.change_account(AccountChange(calls_per_minute=1))
+        await account.cloud.list_pods()
+        with pytest.raises(CloudUnavailable):
+            await account.cloud.list_pods()
+        with pytest.raises(CloudUnavailable):
+            await account.cloud.get_pod(pod_id)
+        account.sim.change_account(AccountChange(calls_per_minute=None))
+        assert len(account.sim.living()) == 1
 
 
 class TestLook:

@@ -416,6 +416,22 @@ async def test_a_stuck_pod_never_gets_a_runtime(
     assert (seen["desiredStatus"], seen["runtime"]) == ("RUNNING", None)
 
 
+async def test_a_container_that_crashes_is_started_again_and_bills(
+    served: Served, cloud: RunPodSimulator, clock: FakeClock
+) -> None:
+    cloud.delays = Delays(runtime_s=20)
+    cloud.faults.add(Fault(operation="create", kind="crash_loop", seconds=10))
+    pod_id = (await create())["id"]
+    has_runtime = []
+    for _ in range(10):
+        clock.advance(5)
+        seen = await sdk(runpod.get_pod, pod_id)
+        assert seen["desiredStatus"] == "RUNNING"
+        has_runtime.append(seen["runtime"] is not None)
+    assert has_runtime == [False] * 3 + [True, True, False] * 2 + [True]
+    assert cloud.ledger.row(pod_id).billed_s == 50
+
+
 async def test_a_pod_on_a_bad_host_runs_on_no_machine(
     served: Served, cloud: RunPodSimulator, clock: FakeClock
 ) -> None:
