@@ -168,3 +168,41 @@ async def test_an_agent_that_does_not_know_its_version_says_none(session: aiohtt
 
     async with answering(answer) as origin:
         assert await agent_of(session).version(f"{origin}/metrics", token=TOKEN) is None
+
+
+async def test_the_end_of_the_log_is_read_with_the_token_and_renews_no_lease(
+    session: aiohttp.ClientSession,
+) -> None:
+    seen: list[tuple[str | None, ...]] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        headers = request.headers
+        seen.append((request.path_qs, headers.get("Authorization"), headers.get("X-Comfy-Gateway-Lease")))
+        return web.json_response({"lines": ["one", "two", "three"], "size_bytes": 13})
+
+    async with answering(answer) as origin:
+        assert list(await agent_of(session).log(f"{origin}/metrics", token=TOKEN, lines=2)) == [
+            "two",
+            "three",
+        ]
+    assert seen == [("/logs?lines=2", f"Bearer {TOKEN}", None)]
+
+
+@pytest.mark.parametrize("body", ["[]", "{", '{"lines": 1}', '{"lines": [1]}', "{}"])
+async def test_a_log_that_is_none_is_refused(session: aiohttp.ClientSession, body: str) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(text=body)
+
+    async with answering(answer) as origin:
+        with pytest.raises(AgentUnavailable) as refused:
+            await agent_of(session).log(f"{origin}/metrics", token=TOKEN, lines=2)
+    assert "127.0.0.1" not in str(refused.value)
+
+
+async def test_an_agent_without_a_log_says_so(session: aiohttp.ClientSession) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(status=404)
+
+    async with answering(answer) as origin:
+        with pytest.raises(AgentUnavailable, match="404"):
+            await agent_of(session).log(f"{origin}/metrics", token=TOKEN, lines=2)

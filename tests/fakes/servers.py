@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -92,6 +92,12 @@ class FakeServers:
         return Sample(
             mood.utilization_percent, mood.queue, None if mood.queue is None else 0, mood.synced_bytes
         )
+
+    async def log(self, url: str, *, token: str, lines: int) -> Sequence[str]:
+        """Numbered lines, where there is an agent."""
+        if not self.mood(_id_of(Upstream.parse(url).host)).has_agent:
+            raise AgentUnavailable("the agent answered 502")
+        return [f"line {number}" for number in range(1, 1001)][-lines:]
 
     async def version(self, url: str, *, token: str) -> str | None:
         """What the mood says."""

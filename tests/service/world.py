@@ -31,6 +31,7 @@ from comfy_gateway.service.keeping import Keeping
 from comfy_gateway.service.launch import Launch
 from comfy_gateway.service.life import Life, backend_of
 from comfy_gateway.service.placement import Placement
+from comfy_gateway.service.readings import Readings
 from comfy_gateway.service.rescue import Rescue
 from comfy_gateway.service.routes import Routes
 from comfy_gateway.service.rules import Rules
@@ -173,6 +174,7 @@ class World:
             tell=self.alarms.tell,
         )
         self.keeping = Keeping(self.clock)
+        self.readings = Readings(self.clock)
         self.life = Life(
             sessions=self.sessions,
             launch=self.launch,
@@ -186,6 +188,7 @@ class World:
             vault=self.vault,
             activity=self.activity,
             keeping=self.keeping,
+            readings=self.readings,
             addresses=ADDRESSES,
             keys=KEYS,
             rules=self.rules,

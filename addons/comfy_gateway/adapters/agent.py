@@ -12,6 +12,8 @@ from comfy_gateway.core.telemetry import Sample, parse_sample
 
 LEASE_HEADER: Final = "X-Comfy-Gateway-Lease"
 MAX_BODY_BYTES: Final = 1024 * 1024
+MAX_LOG_BYTES: Final = 8 * MAX_BODY_BYTES
+"""A log of one MiB, with escapes."""
 
 
 class HttpAgent:
@@ -45,6 +47,29 @@ class HttpAgent:
         except ValueError as fault:
             reason = f"answered nonsense: {fault}"
         raise AgentUnavailable(f"the agent {reason}")
+
+    async def log(self, url: str, *, token: str, lines: int) -> list[str]:
+        """``/logs`` beside the telemetry: ``{"lines": ["…"], …}``. It renews no lease.
+
+        Raises AgentUnavailable, whose text holds neither the address nor the token.
+        """
+        try:
+            body = await bounded_get(
+                self._session,
+                urljoin(url, f"logs?lines={lines}"),
+                headers={"Authorization": f"Bearer {token}"},
+                timeout_s=self._timeout_s,
+                max_body_bytes=MAX_LOG_BYTES,
+            )
+            told = orjson.loads(body)
+        except NoUsableAnswer as failure:
+            raise AgentUnavailable(f"the agent {failure}") from None
+        except orjson.JSONDecodeError:
+            raise AgentUnavailable("the agent answered something that is no JSON") from None
+        found = told.get("lines") if isinstance(told, dict) else None
+        if not isinstance(found, list) or not all(isinstance(line, str) for line in found):
+            raise AgentUnavailable("the agent answered nonsense: field 'lines' is no list of texts")
+        return found[-lines:]
 
     async def version(self, url: str, *, token: str) -> str | None:
         """``/version`` beside the telemetry: ``{"agent": "0.1.0", …}``. None for an agent that lacks it."""

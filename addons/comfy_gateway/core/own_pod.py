@@ -21,6 +21,9 @@ MAY_NOT_PROMOTE: Final = Refusal(
     "A private GPU cannot be asked for here.",
     "It comes by itself when you send several prompts (ME_MAY_PROMOTE).",
 )
+NO_PROFILE: Final = Refusal(
+    400, "no_profile", "You may not have this GPU profile, or there is none of that name."
+)
 HAS_POD: Final = Refusal(409, "has_pod", "You have a private GPU, or one is on its way.")
 STILL_ENDING: Final = Refusal(
     409, "still_ending", "Your last private GPU has not ended yet.", retry_after_s=15

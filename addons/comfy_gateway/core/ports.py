@@ -257,6 +257,10 @@ class Agent(Protocol):
         """The agent's own version, or None where it does not tell. ``url`` is that of the sample."""
         ...
 
+    async def log(self, url: str, *, token: str, lines: int) -> Sequence[str]:
+        """The last lines of ComfyUI's log, at most so many. ``url`` is that of the sample. Raises AgentUnavailable."""
+        ...
+
 
 class AlarmSender(Protocol):
     """Hands alarms to people."""

@@ -59,6 +59,10 @@ class Profiles:
         )
         return tuple(dict.fromkeys(candidate.gpu_type for candidate in all_of_them))
 
+    def offered(self, user: UserId) -> list[str]:
+        """Names that this user gets for asking."""
+        return [profile.name for profile in self.named if self.may_have(user, profile)]
+
     def may_have(self, user: UserId, profile: Profile) -> bool:
         """Whether a user gets this profile for asking."""
         return profile.on_request or self._is_named(user, profile) or self._is_of_team(user, profile)

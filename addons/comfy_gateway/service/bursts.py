@@ -102,11 +102,14 @@ class Bursts:
         window = self._windows.get(user)
         return 0 if window is None else window.count_at(self._clock.monotonic())
 
-    def ask(self, user: UserId, cause: str) -> str | None:
+    def ask(self, user: UserId, cause: str, *, wish: str | None = None) -> str | None:
         """Somebody wants a pod for this user without a burst. Why there is none, in words for an operator, or None.
 
-        ``core.own_pod`` has judged whether that may be; caps and budgets are judged here and at the order.
+        ``core.own_pod`` has judged whether that may be; caps and budgets are judged here and at the order. ``wish`` is
+        a profile; without one the user's last prompt may have named it.
         """
+        if wish is not None:
+            self._wishes.note(user, wish)
         return self._open(user, cause)
 
     def seen(self, user: UserId) -> None:

@@ -22,6 +22,10 @@ class Keeping:
         """Once more, for so long from now."""
         self._kept[pod_name] = _Kept(self._clock.monotonic() + seconds, self.times(pod_name) + 1)
 
+    def extend(self, pod_name: str, seconds: float) -> None:
+        """For so long from now, which counts as none of the user's own times."""
+        self._kept[pod_name] = _Kept(self._clock.monotonic() + seconds, self.times(pod_name))
+
     def left_s(self, pod_name: str) -> float:
         """How much longer; 0 where nobody wants it."""
         kept = self._kept.get(pod_name)

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
@@ -378,6 +378,10 @@ class Ledger:
             for record in self._records.values()
             if record.is_finished and record.ended_at is not None and record.ended_at >= when
         ]
+
+    def newest(self) -> Iterator[PromptRecord]:
+        """Prompts of everybody that memory holds, those accepted last first. Not to be kept over an ``await``."""
+        return reversed(self._records.values())
 
     def watch(self, watcher: Watcher) -> Callable[[], None]:
         """Have ``watcher(record)`` called after each acceptance, beginning, move and ending; returns what ends that."""

@@ -32,6 +32,7 @@ from comfy_gateway.service.keeping import Keeping
 from comfy_gateway.service.launch import Launch
 from comfy_gateway.service.ledger import Ledger
 from comfy_gateway.service.placement import Placement
+from comfy_gateway.service.readings import Readings
 from comfy_gateway.service.rules import Rules
 from comfy_gateway.service.sessions import Sessions
 from comfy_gateway.service.signals import Signals
@@ -101,6 +102,7 @@ class Life:
         vault: Vault,
         activity: Activity,
         keeping: Keeping,
+        readings: Readings,
         addresses: PodAddresses,
         keys: Keys,
         rules: Rules,
@@ -124,6 +126,7 @@ class Life:
         self._vault = vault
         self._activity = activity
         self._keeping = keeping
+        self._readings = readings
         self._addresses = addresses
         self._keys = keys
         self._rules = rules
@@ -340,6 +343,7 @@ class Life:
         mute = 0
         while not self._obey(session.user):
             sample, _reason = await self._sample(pod)
+            self._readings.note(pod.name, sample)
             mute = 0 if await self._answers(pod, sample) else mute + 1
             if mute == QUICK_LOOKS and (gone := await self._why_gone(pod)) is not None:
                 self._move(session.user, Event.VANISHED, gone)
@@ -463,6 +467,7 @@ class Life:
         self._signals.take(session.user)
         self._activity.forget(pod.name)
         self._keeping.forget(pod.name)
+        self._readings.forget(pod.name)
         self._ages.forget(pod.name)
         self._sessions.apply(session.user, Event.ENDED, found)
 

@@ -43,6 +43,8 @@ class Own:
     idle_ends_in_s: float | None
     """Until an idle pod ends if nothing more is done; None while it is busy."""
     can: Can
+    profiles: tuple[str, ...] = ()
+    """Ways to buy that this user may name when asking for a pod; empty where that is not allowed."""
 
 
 class OwnSession:
@@ -97,12 +99,15 @@ class OwnSession:
                 keep=self._refuse_keep(session, pod) is None,
                 give_back=own_pod.refuse_give_back(session.state) is None,
             ),
+            profiles=tuple(self._rules.buying.offered(user)) if self._policy.may_promote else (),
         )
 
-    def promote(self, user: UserId, cause: str = "asked for by its user") -> Refusal | None:
-        """Ask for a pod as a burst would. Returns why there is none, or None."""
+    def promote(self, user: UserId, profile: str | None = None) -> Refusal | None:
+        """Ask for a pod as a burst would, by a profile if one is named. Returns why there is none, or None."""
         refusal = self._refuse_promote(self._sessions.get(user))
-        if refusal is None and self._bursts.ask(user, cause) is not None:
+        if refusal is None and profile is not None and profile not in self._rules.buying.offered(user):
+            return own_pod.NO_PROFILE
+        if refusal is None and self._bursts.ask(user, "asked for by its user", wish=profile) is not None:
             return own_pod.NONE_FREE
         return refusal
 
@@ -116,11 +121,11 @@ class OwnSession:
             self._keeping.keep(pod.name, own_pod.kept_for_s(self._policy, left_s=left_s, age_s=age_s))
         return refusal
 
-    def give_back(self, user: UserId, cause: str = "given back by its user") -> Refusal | None:
+    def give_back(self, user: UserId) -> Refusal | None:
         """End the pod; one that serves is drained first. Returns why not, or None."""
         refusal = own_pod.refuse_give_back(self._sessions.get(user).state)
         if refusal is None:
-            self._signals.send(user, Event.STOPPED, cause)
+            self._signals.send(user, Event.STOPPED, "given back by its user")
         return refusal
 
     def _refuse_promote(self, session: Session) -> Refusal | None:

@@ -25,6 +25,7 @@ from comfy_gateway.service.routes import Routes
 logger = logging.getLogger(__name__)
 
 Watcher = Callable[[Session, Session, Event], None]
+Listener = Callable[[Session, Session, Event, str], None]
 
 
 class Sessions:
@@ -48,6 +49,7 @@ class Sessions:
         """Name of the pod that was last tried to write."""
         self._saving: dict[UserId, asyncio.Lock] = {}
         self._watchers: list[Watcher] = []
+        self._listeners: list[Listener] = []
 
     def get(self, user: UserId) -> Session:
         """The user's session; a user who was never seen is SHARED."""
@@ -76,6 +78,10 @@ class Sessions:
         """Have ``watcher(before, after, event)`` called after each transition, synchronously."""
         self._watchers.append(watcher)
 
+    def listen(self, listener: Listener) -> None:
+        """Have ``listener(before, after, event, cause)`` called after each transition, before the watchers."""
+        self._listeners.append(listener)
+
     def apply(self, user: UserId, event: Event, cause: str, *, pod: Pod | None = None) -> Session:
         """Move a session by an event: memory, route and log at once; ``save`` makes it durable.
 
@@ -101,6 +107,8 @@ class Sessions:
             (after.since - before.since).total_seconds(),
             cause,
         )
+        for listener in self._listeners:
+            listener(before, after, event, cause)
         for watcher in self._watchers:
             watcher(before, after, event)
         return after

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 from comfy_gateway.core.own_pod import Policy
 from comfy_gateway.service.boot_times import BootTimes
+from comfy_gateway.service.event_log import EventLog
+from comfy_gateway.service.operations import Operations
 from comfy_gateway.service.own_session import OwnSession
-from comfy_gateway.site.api import OwnPages
+from comfy_gateway.site.api import OperatorPages, OwnPages, Stream
 from comfy_gateway.site.app import Part
 from comfy_gateway.wiring.base import Base
 from comfy_gateway.wiring.ledger import LedgerParts
@@ -19,6 +21,7 @@ class ApiParts:
     """What is told of sessions, and its pages."""
 
     own: OwnSession
+    operations: Operations
     pages: list[Part]
 
 
@@ -47,4 +50,35 @@ def open_api(
         ),
         order_of=flow.turns.order_of,
     )
-    return ApiParts(own, [OwnPages(own, settings.identity.rules)])
+    log = EventLog(base.clock)
+    servers.sessions.listen(log.happened)
+    operations = Operations(
+        sessions=servers.sessions,
+        bursts=pods.bursts,
+        life=pods.life,
+        signals=pods.signals,
+        keeping=pods.keeping,
+        readings=pods.readings,
+        log=log,
+        ledger=prompts.ledger,
+        rules=base.rules,
+        agent=pods.agent,
+        addresses=settings.pod_addresses,
+        keys=base.keys,
+        clock=base.clock,
+    )
+    pages: list[Part] = [
+        OwnPages(own, settings.identity.rules),
+        OperatorPages(
+            operations=operations,
+            own=own,
+            log=log,
+            ledger=prompts.ledger,
+            pool=servers.pool,
+            store=servers.store,
+            clock=base.clock,
+            identity_key=settings.identity.rules.query_key,
+        ),
+        Stream(operations=operations, pool=servers.pool, ledger=prompts.ledger, clock=base.clock),
+    ]
+    return ApiParts(own, operations, pages)

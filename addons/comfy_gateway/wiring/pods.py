@@ -20,6 +20,7 @@ from comfy_gateway.service.keeping import Keeping
 from comfy_gateway.service.launch import Launch
 from comfy_gateway.service.life import Life
 from comfy_gateway.service.no_cloud import NoCloud
+from comfy_gateway.service.readings import Readings
 from comfy_gateway.service.signals import Signals
 from comfy_gateway.service.spending import Spending
 from comfy_gateway.service.strays import Strays
@@ -45,6 +46,8 @@ class PodParts:
     farewell: Farewell
     alarms: Alarms
     keeping: Keeping
+    readings: Readings
+    agent: HttpAgent
 
 
 def build_pods(
@@ -97,6 +100,8 @@ def build_pods(
     )
     market, wishes = Market(rules.market), Wishes(rules.buying)
     keeping = Keeping(clock)
+    readings = Readings(clock)
+    agent = HttpAgent(base.http, AGENT_TIMEOUT_S)
     life = Life(
         sessions=sessions,
         launch=Launch(
@@ -115,13 +120,14 @@ def build_pods(
         endings=endings,
         signals=signals,
         prober=servers.prober,
-        agent=HttpAgent(base.http, AGENT_TIMEOUT_S),
+        agent=agent,
         store=servers.store,
         ledger=prompts.ledger,
         placement=servers.placement,
         vault=vault,
         activity=prompts.activity,
         keeping=keeping,
+        readings=readings,
         addresses=settings.pod_addresses,
         keys=base.keys,
         rules=rules,
@@ -141,6 +147,8 @@ def build_pods(
         spending=spending,
         farewell=Farewell(sessions, endings, vault, is_ending=settings.runpod.terminate_on_exit),
         keeping=keeping,
+        readings=readings,
+        agent=agent,
     )
 
 

@@ -7,19 +7,18 @@ from collections.abc import Callable
 from typing import Final
 
 from aiohttp import web
+from pydantic import BaseModel
 
 from comfy_gateway.core.identity import IdentityRules, explain_missing
 from comfy_gateway.core.refusals import Refusal
-from comfy_gateway.core.roles import OWN_PATH
 from comfy_gateway.core.upstream import Source
 from comfy_gateway.core.users import UserId
 from comfy_gateway.service.own_session import OwnSession
 from comfy_gateway.site.api.bodies import taken
-from comfy_gateway.site.api.models import CanSaid, EtaSaid, Keep, Me, Nothing
+from comfy_gateway.site.api.models import CanSaid, EtaSaid, Keep, Me, Nothing, Promote
+from comfy_gateway.site.api.operation import Operation
 from comfy_gateway.site.asker import Asker, BadOrder, told
 from comfy_gateway.site.refusals import answer
-
-type Act = Callable[[UserId], Refusal | None]
 
 
 class OwnPages:
@@ -29,14 +28,25 @@ class OwnPages:
         self._own = own
         self._missing: Final = Refusal(400, "missing_user_id", explain_missing(identity))
 
+    def operations(self) -> list[Operation]:
+        """What can be asked and ordered."""
+        keep = "Leave an idle pod for 30 minutes."
+        return [
+            Operation("GET", "/me", "me", "One's own session.", self.me, Me),
+            Operation(
+                "POST", "/me/promote", "me_promote", "Ask for a private pod now.", self.promote, Me, Promote,
+                refusals=(409, 503),
+            ),
+            Operation("POST", "/me/keep", "me_keep", keep, self.keep, Me, Keep, refusals=(409,)),
+            Operation(
+                "POST", "/me/give-back", "me_give_back", "End one's pod.", self.give_back, Me, Nothing,
+                refusals=(409,),
+            ),
+        ]  # fmt: skip
+
     def routes(self) -> list[web.RouteDef]:
         """Its paths."""
-        return [
-            web.get(OWN_PATH, self.me),
-            web.post(f"{OWN_PATH}/promote", self.promote),
-            web.post(f"{OWN_PATH}/keep", self.keep),
-            web.post(f"{OWN_PATH}/give-back", self.give_back),
-        ]
+        return [operation.route() for operation in self.operations()]
 
     async def me(self, request: web.Request) -> web.StreamResponse:
         """One's own session."""
@@ -45,27 +55,27 @@ class OwnPages:
 
     async def promote(self, request: web.Request) -> web.StreamResponse:
         """Ask for a private pod now."""
-        return await self._order(request, Nothing, self._own.promote)
+        return await self._order(request, Promote, lambda user, order: self._own.promote(user, order.profile))
 
     async def keep(self, request: web.Request) -> web.StreamResponse:
         """Leave an idle pod for 30 minutes."""
-        return await self._order(request, Keep, self._own.keep)
+        return await self._order(request, Keep, lambda user, _order: self._own.keep(user))
 
     async def give_back(self, request: web.Request) -> web.StreamResponse:
         """End one's pod."""
-        return await self._order(request, Nothing, self._own.give_back)
+        return await self._order(request, Nothing, lambda user, _order: self._own.give_back(user))
 
-    async def _order(
-        self, request: web.Request, model: type[Nothing] | type[Keep], act: Act
+    async def _order[Order: BaseModel](
+        self, request: web.Request, model: type[Order], act: Callable[[UserId, Order], Refusal | None]
     ) -> web.StreamResponse:
         user = Asker.of(request).user
         if user is None:
             return answer(self._missing)
         try:
-            await taken(request, model)
+            order = await taken(request, model)
         except BadOrder as error:
             return answer(error.refusal)
-        refusal = act(user)
+        refusal = act(user, order)
         return told(self._said(user)) if refusal is None else answer(refusal)
 
     def _said(self, user: UserId) -> dict[str, object]:
@@ -81,4 +91,5 @@ class OwnPages:
             eta_s=None if own.eta is None else EtaSaid(p50=own.eta.p50, p90=own.eta.p90),
             idle_ends_in_s=own.idle_ends_in_s,
             can=CanSaid(promote=own.can.promote, keep=own.can.keep, give_back=own.can.give_back),
+            profiles=list(own.profiles),
         ).model_dump(mode="json")

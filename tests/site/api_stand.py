@@ -1,0 +1,119 @@
+"""The API on a real socket, over the fakes: the clock and the cloud stand still until a test moves them."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+
+from comfy_gateway.core import site_contract
+from comfy_gateway.core.identity import IdentityRules
+from comfy_gateway.core.own_pod import Policy
+from comfy_gateway.core.roles import Role
+from comfy_gateway.core.users import IdKind, UserId
+from comfy_gateway.service.event_log import EventLog
+from comfy_gateway.service.operations import Operations
+from comfy_gateway.site.api import OperatorPages, OwnPages, Stream
+from comfy_gateway.site.app import build_app
+from comfy_gateway.site.server import SiteServer
+from tests.fakes.clock import FakeClock
+from tests.service.own_stand import LIBERAL, own_session
+from tests.service.world import ADDRESSES, ALICE, KEYS, RULES, World
+
+API = "/gateway/api/v1"
+ME = f"{API}/me"
+BOSS = UserId(IdKind.NAMED, "boss")
+
+
+@dataclass
+class Api:
+    """Asks the site as the hooks do."""
+
+    world: World
+    http: aiohttp.ClientSession
+    url: str
+    operations: Operations
+    log: EventLog
+    parts: list[OwnPages | OperatorPages | Stream] = field(default_factory=list)
+
+    async def __call__(
+        self,
+        method: str,
+        path: str,
+        user: UserId | None = ALICE,
+        body: bytes = b"",
+        *,
+        role: Role = Role.USER,
+    ) -> tuple[int, Any]:
+        headers = self.headers(user, role)
+        async with self.http.request(method, self.url + path, headers=headers, data=body) as response:
+            assert response.content_type == "application/json"
+            assert response.headers["Cache-Control"] == "no-store"
+            return response.status, await response.json()
+
+    async def boss(self, method: str, path: str, body: bytes = b"") -> tuple[int, Any]:
+        """As an operator, below the API's root."""
+        return await self(method, API + path, BOSS, body, role=Role.OPERATOR)
+
+    def headers(self, user: UserId | None, role: Role = Role.USER) -> dict[str, str]:
+        """What the hooks send."""
+        found = {site_contract.KEY: "k"}
+        if user is not None:
+            found[site_contract.USER] = user.key
+        if role is Role.OPERATOR:
+            found[site_contract.ROLE] = str(role)
+        return found
+
+
+@asynccontextmanager
+async def api(policy: Policy = LIBERAL, *, world: World | None = None) -> AsyncIterator[Api]:
+    """As wiring builds it."""
+    world = world or World(FakeClock(), rules=RULES)
+    log = EventLog(world.clock)
+    world.sessions.listen(log.happened)
+    operations = Operations(
+        sessions=world.sessions,
+        bursts=world.bursts,
+        life=world.life,
+        signals=world.signals,
+        keeping=world.keeping,
+        readings=world.readings,
+        log=log,
+        ledger=world.ledger,
+        rules=world.rules,
+        agent=world.servers,
+        addresses=ADDRESSES,
+        keys=KEYS,
+        clock=world.clock,
+    )
+    own = own_session(world, policy)
+    parts: list[OwnPages | OperatorPages | Stream] = [
+        OwnPages(own, IdentityRules()),
+        OperatorPages(
+            operations=operations,
+            own=own,
+            log=log,
+            ledger=world.ledger,
+            pool=world.pool,
+            store=world.store,
+            clock=world.clock,
+            identity_key="user_id",
+        ),
+        Stream(operations=operations, pool=world.pool, ledger=world.ledger, clock=world.clock),
+    ]
+    server = SiteServer(build_app(key="k", parts=parts))
+    address = await server.start()
+    try:
+        async with aiohttp.ClientSession() as http:
+            yield Api(world, http, address.url(""), operations, log, parts)
+    finally:
+        await server.aclose()
+        await world.stop()
+
+
+def kind(document: Any) -> str:
+    """The word of a refusal, whose shape is looked at."""
+    assert set(document) == {"error", "node_errors"}
+    assert set(document["error"]) == {"type", "message", "details", "extra_info"}
+    return str(document["error"]["type"])
