@@ -4,6 +4,7 @@ import random
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
+from comfy_gateway.core.market import MarketLimits, starting
 from comfy_gateway.core.prompts import Outcome
 from comfy_gateway.core.session import Event, State
 from comfy_gateway.core.users import IdKind, UserId
@@ -11,6 +12,7 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.cloud import RentedPod
 from tests.schedules.schedule import (
     DOUBLE_S,
+    MOST_STARTING,
     ORPHAN_S,
     UNACCOUNTED_S,
     USERS,
@@ -19,7 +21,7 @@ from tests.schedules.schedule import (
     Schedule,
     Step,
 )
-from tests.service.world import World
+from tests.service.world import World, with_rules
 
 PEOPLE = [UserId(IdKind.NAMED, f"user{number}") for number in range(USERS)]
 FOREIGN = [
@@ -42,16 +44,20 @@ class History:
         self._schedule = schedule
         self._clock = clock
         self._tell = tell
-        self.world = World(clock)
+        self.world = World(clock, rules=with_rules(market=MarketLimits(max_starting=MOST_STARTING)))
         self.world.servers.usual.boot_s = 30
         self.foreign = [self.world.cloud.make(name, cost_per_hour_usd=0.0) for name in FOREIGN]
         self._open_prompts: list[str] = []
         self._orphans: set[str] = set()
         """Names of pods of which the gateway has lost all memory. They end by their own, later rule."""
+        self._was_killed = False
+        """The store may have older states than those that were lost: more may be starting than had begun."""
         self._truth_s: float | None = None
         """Since when nothing fails or lies and the gateway runs; None while something does."""
         self._does: dict[Kind, Callable[[Step], Awaitable[None] | None]] = {
             Kind.BURST: lambda step: self.world.burst(PEOPLE[step.user]),
+            Kind.HERD: lambda _: self._herd(),
+            Kind.BAD_HOST: self._spoil_hosts,
             Kind.WORK: self._work,
             Kind.FINISH: lambda _: self._finish(),
             Kind.WAIT: lambda step: self._wait(step.seconds),
@@ -99,6 +105,8 @@ class History:
         assert not set(world.cloud.terminations) & set(FOREIGN), (
             "the end of somebody else's pod was asked for"
         )
+        begun = starting([session.state for session in world.sessions])
+        assert begun <= MOST_STARTING or self._was_killed, f"{begun} pods start at one time at {now_s:.0f} s"
         true_s = -1.0 if self._truth_s is None else now_s - self._truth_s
         for person in PEOPLE:
             route = world.routes.private(person)
@@ -132,6 +140,15 @@ class History:
         return self.world.strays.knows(pod.id) or any(
             owned.pod_id == pod.id or (owned.pod_id is None and owned.name == pod.name) for owned in owners
         )
+
+    def _herd(self) -> None:
+        for person in PEOPLE:
+            self.world.burst(person)
+
+    def _spoil_hosts(self, _step: Step) -> None:
+        self._truth_s = None
+        for pod in self.world.cloud.living():
+            pod.is_placed = pod in self.foreign
 
     def _work(self, step: Step) -> None:
         self._open_prompts += self.world.prompts(PEOPLE[step.user], is_done=False)
@@ -189,6 +206,7 @@ class History:
             self.world.signals.send(person, Event.STOPPED, "an operator wants it gone")
 
     async def _kill(self, step: Step, *, is_memory_lost: bool = False) -> None:
+        self._was_killed = True
         await self._clock.advance(step.seconds)
         memory = self.world.memory
         was, memory.is_down, memory.call_s = (memory.is_down, memory.call_s), False, 0.0
@@ -219,6 +237,8 @@ class History:
         memory.call_s = memory.answer_s = self.world.servers.probe_s = 0
         cloud.swallowed_terminations = memory.lost_answers = 0
         cloud.lists_drop.clear()
+        for pod in cloud.living():
+            pod.is_placed = True
         cloud.creates.clear()
         self._finish()
         self._truth_s = self._clock.monotonic()

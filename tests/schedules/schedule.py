@@ -9,6 +9,8 @@ from tests.fakes.cloud import Create
 from tests.service.world import RULES
 
 USERS: Final = 4
+MOST_STARTING: Final = 3
+"""Pods that start at one time: fewer than there are users, so that a herd is held back."""
 PRICE_USD: Final = 0.5
 """Per hour, of every pod."""
 CALM_S: Final = 1500
@@ -37,6 +39,7 @@ class Kind(StrEnum):
     """What a step does."""
 
     BURST = "burst"
+    HERD = "all burst at once"
     WORK = "a prompt that runs on"
     FINISH = "all prompts end"
     WAIT = "wait"
@@ -44,6 +47,7 @@ class Kind(StrEnum):
     CALLS = "calls to the cloud"
     STORE = "the database"
     LOSE_POD = "a pod goes"
+    BAD_HOST = "pods are on no machine"
     AGENTS = "agents and servers in pods"
     STOP = "an operator ends a pod"
     KILL = "kill -9 and start"
@@ -53,13 +57,14 @@ class Kind(StrEnum):
 
 
 _WEIGHTS: Final = {
+    Kind.HERD: 1, Kind.BAD_HOST: 0.5,
     Kind.BURST: 6, Kind.WORK: 3, Kind.FINISH: 3, Kind.WAIT: 8, Kind.CREATE: 3, Kind.CALLS: 1, Kind.STORE: 1,
     Kind.LOSE_POD: 1, Kind.AGENTS: 1, Kind.STOP: 1, Kind.KILL: 2, Kind.AMNESIA: 0.3, Kind.CLOCK: 1,
 }  # fmt: skip
 
 
 FAULTS: Final = frozenset(
-    {Kind.CREATE, Kind.CALLS, Kind.STORE, Kind.LOSE_POD, Kind.AGENTS, Kind.AMNESIA, Kind.CLOCK}
+    {Kind.CREATE, Kind.CALLS, Kind.STORE, Kind.LOSE_POD, Kind.BAD_HOST, Kind.AGENTS, Kind.AMNESIA, Kind.CLOCK}
 )
 """After one of these nothing is promised until the truth."""
 
@@ -116,6 +121,8 @@ class Schedule:
                     ends_s = [until_s if end_s else 0.0 for end_s in ends_s]
                     paid_s += more * max(DOUBLE_S + UNACCOUNTED_S, ORPHAN_S)
                     more = 0
+                case Kind.HERD:
+                    ends_s = [until_s] * USERS
                 case Kind.BURST | Kind.WORK:
                     works[step.user] |= step.kind is Kind.WORK
                     ends_s[step.user] = until_s

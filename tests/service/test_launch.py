@@ -183,6 +183,20 @@ async def test_of_doubles_that_are_looked_up_the_oldest_is_kept(world: World) ->
     assert world.cloud.living() == [older]
 
 
+async def test_a_double_is_ended_while_the_id_of_the_other_is_still_on_its_way(world: World) -> None:
+    world.cloud.creates.append(Create.NOTHING)
+    world.burst()
+    await world.clock.settle()
+    name = world.cloud.orders[0].name
+    first, double = world.cloud.make(name), world.cloud.make(name)
+    await world.watch.tick()
+    await world.clock.settle()
+    assert world.state() is State.CREATING
+    assert (first.ended_s, double.ended_s) == (None, 0.0)
+    await world.until(State.READY)
+    assert world.pod() == first
+
+
 async def test_without_a_candidate_the_order_is_refused(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:

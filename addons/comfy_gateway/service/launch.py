@@ -3,9 +3,8 @@
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 
-from comfy_gateway.core import admission
+from comfy_gateway.core import admission, doubles
 from comfy_gateway.core.alarms import Alarm, AlarmKind
 from comfy_gateway.core.errors import (
     CapacityRefused,
@@ -28,9 +27,6 @@ logger = logging.getLogger(__name__)
 
 LOOKS = 4
 """Truthful lists without the name before a create of unknown outcome counts as refused. The list lags."""
-
-_UNKNOWN_AGE = datetime.max.replace(tzinfo=UTC)
-"""Counts as the youngest."""
 
 
 class Launch:
@@ -226,7 +222,7 @@ class Launch:
             found = [candidate for candidate in listed if candidate.name == pod.name]
             if found:
                 # Doubles are strays: the cloud watch ends every pod of ours that no session claims.
-                oldest = min(found, key=lambda made: made.created_at or _UNKNOWN_AGE)
+                oldest = doubles.kept(found)
                 cost_usd = oldest.cost_per_hour_usd
                 made = replace(
                     pod,

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 
+from comfy_gateway.core import doubles
 from comfy_gateway.core.errors import StoreError
 from comfy_gateway.core.podname import PodNames
 from comfy_gateway.core.ports import Clock, CloudPod, SessionStore
@@ -51,7 +52,7 @@ class Strays:
     async def judge(self, listed: Mapping[str, CloudPod]) -> None:
         """Look at one truthful list."""
         now_s = self._clock.monotonic()
-        strays = {id_: pod for id_, pod in listed.items() if self._is_stray(pod)}
+        strays = {id_: pod for id_, pod in listed.items() if self._is_stray(pod, listed)}
         self._since_s = {id_: self._since_s.get(id_, now_s) for id_ in strays}
         await self._forget_all_but(strays)
         for id_, pod in strays.items():
@@ -59,7 +60,7 @@ class Strays:
                 continue
             is_known = await self._look_up(pod)
             # Look again: a session may have claimed the pod while the store was asked.
-            if not self._is_stray(pod):
+            if not self._is_stray(pod, listed):
                 continue
             waited_s = now_s - self._since_s[id_]
             if is_known or waited_s >= self._grace_s:
@@ -97,7 +98,7 @@ class Strays:
             return  # the next list says so again
         self._stored &= strays.keys()
 
-    def _is_stray(self, pod: CloudPod) -> bool:
+    def _is_stray(self, pod: CloudPod, listed: Mapping[str, CloudPod]) -> bool:
         if not self._names.is_ours(pod.name):
             return False
         for session in self._sessions:
@@ -106,7 +107,9 @@ class Strays:
             if session.pod.pod_id == pod.id:
                 return False
             if session.pod.pod_id is None and session.pod.name == pod.name:
-                return False  # ordered just now; its id is on the way
+                # Its id is on the way. Of doubles that is the id of one: the others need not wait for it.
+                same_name = (other for other in listed.values() if other.name == pod.name)
+                return doubles.kept(same_name).id != pod.id
         return True
 
     async def _end(self, pod_id: str, name: str) -> None:
