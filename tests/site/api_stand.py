@@ -1,11 +1,13 @@
 """The API on a real socket, over the fakes: the clock and the cloud stand still until a test moves them."""
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
+from jsonschema import Draft202012Validator, FormatChecker
 
 from comfy_gateway.core import site_contract
 from comfy_gateway.core.identity import IdentityRules
@@ -14,7 +16,8 @@ from comfy_gateway.core.roles import Role
 from comfy_gateway.core.users import IdKind, UserId
 from comfy_gateway.service.event_log import EventLog
 from comfy_gateway.service.operations import Operations
-from comfy_gateway.site.api import OperatorPages, OwnPages, Stream
+from comfy_gateway.site.api import Document, OperatorPages, OwnPages, Stream
+from comfy_gateway.site.api.document import describe
 from comfy_gateway.site.app import build_app
 from comfy_gateway.site.server import SiteServer
 from tests.fakes.clock import FakeClock
@@ -35,7 +38,8 @@ class Api:
     url: str
     operations: Operations
     log: EventLog
-    parts: list[OwnPages | OperatorPages | Stream] = field(default_factory=list)
+    parts: list[OwnPages | OperatorPages | Stream]
+    document: dict[str, Any]
 
     async def __call__(
         self,
@@ -50,7 +54,20 @@ class Api:
         async with self.http.request(method, self.url + path, headers=headers, data=body) as response:
             assert response.content_type == "application/json"
             assert response.headers["Cache-Control"] == "no-store"
-            return response.status, await response.json()
+            told = await response.json()
+        self._hold_to_document(method, path, response.status, told)
+        return response.status, told
+
+    def _hold_to_document(self, method: str, path: str, status: int, told: Any) -> None:
+        """Every answer that any test gets is one that the document describes."""
+        plain = path.partition("?")[0]
+        for template, item in self.document["paths"].items():
+            if re.fullmatch(template.replace("{id}", "[^/]+"), plain) and method.lower() in item:
+                described = item[method.lower()]["responses"][str(status)]
+                schema = described["content"]["application/json"]["schema"]
+                whole = schema | {"components": self.document["components"]}
+                Draft202012Validator(whole, format_checker=FormatChecker()).validate(told)
+                _hold_to_fields(whole, schema, told)
 
     async def boss(self, method: str, path: str, body: bytes = b"") -> tuple[int, Any]:
         """As an operator, below the API's root."""
@@ -102,14 +119,36 @@ async def api(policy: Policy = LIBERAL, *, world: World | None = None) -> AsyncI
         ),
         Stream(operations=operations, pool=world.pool, ledger=world.ledger, clock=world.clock),
     ]
-    server = SiteServer(build_app(key="k", parts=parts))
+    operations_of_all = [operation for part in parts for operation in part.operations()]
+    document = Document(operations_of_all)
+    server = SiteServer(build_app(key="k", parts=[*parts, document]))
     address = await server.start()
     try:
         async with aiohttp.ClientSession() as http:
-            yield Api(world, http, address.url(""), operations, log, parts)
+            yield Api(
+                world,
+                http,
+                address.url(""),
+                operations,
+                log,
+                parts,
+                describe([*operations_of_all, *document.operations()]),
+            )
     finally:
         await server.aclose()
         await world.stop()
+
+
+def _hold_to_fields(whole: dict[str, Any], schema: dict[str, Any], told: Any) -> None:
+    """Nothing is told that the document does not know."""
+    schema = whole["components"]["schemas"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+    if isinstance(told, dict) and "properties" in schema:
+        assert set(told) == set(schema["properties"])
+        for name, value in told.items():
+            _hold_to_fields(whole, schema["properties"][name], value)
+    elif isinstance(told, list):
+        for one in told:
+            _hold_to_fields(whole, schema.get("items", {}), one)
 
 
 def kind(document: Any) -> str:

@@ -7,7 +7,7 @@ from comfy_gateway.service.boot_times import BootTimes
 from comfy_gateway.service.event_log import EventLog
 from comfy_gateway.service.operations import Operations
 from comfy_gateway.service.own_session import OwnSession
-from comfy_gateway.site.api import OperatorPages, OwnPages, Stream
+from comfy_gateway.site.api import Document, OperatorPages, OwnPages, Stream
 from comfy_gateway.site.app import Part
 from comfy_gateway.wiring.base import Base
 from comfy_gateway.wiring.ledger import LedgerParts
@@ -67,7 +67,7 @@ def open_api(
         keys=base.keys,
         clock=base.clock,
     )
-    pages: list[Part] = [
+    described: list[OwnPages | OperatorPages | Stream] = [
         OwnPages(own, settings.identity.rules),
         OperatorPages(
             operations=operations,
@@ -81,4 +81,5 @@ def open_api(
         ),
         Stream(operations=operations, pool=servers.pool, ledger=prompts.ledger, clock=base.clock),
     ]
-    return ApiParts(own, operations, pages)
+    document = Document(operation for part in described for operation in part.operations())
+    return ApiParts(own, operations, [*described, document])

@@ -217,7 +217,7 @@ def _within_reach(day: date) -> date:
     return day
 
 
-type Day = Annotated[date, AfterValidator(_within_reach)]
+Day = Annotated[date, AfterValidator(_within_reach)]
 
 
 class SpendQuery(Taken):
