@@ -70,6 +70,24 @@ async def test_by_day_and_by_pod(state_dir: Path, capsys: pytest.CaptureFixture[
     ]
 
 
+async def test_by_team_with_those_who_are_in_none(
+    state_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GATEWAY_TEAMS", '{"film": ["alice", "bob"], "games": ["bob"]}')
+    rows = await told(capsys, "--by", "team")
+    assert [(row[0], row[1], dollars(row[2])) for row in rows[1:]] == [
+        ("film", "2", 8),
+        ("games", "1", 2),
+        ("no team", "0", 0),
+        ("total", "2", 8),
+    ]
+    monkeypatch.setenv("GATEWAY_TEAMS", "{}")
+    assert [(row[0], dollars(row[2])) for row in (await told(capsys, "--by", "team"))[1:]] == [
+        ("no team", 8),
+        ("total", 8),
+    ]
+
+
 async def test_since_a_day_that_is_to_come_nothing_was_spent(
     state_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -49,10 +49,20 @@ def test_a_full_quiet_window_is_over(use: PodUse, reason: str) -> None:
         (replace(UNUSED, queue_remaining=3), "3 prompts in ComfyUI's queue"),
         (replace(UNUSED, copies_in_flight=4), "4 files are being copied"),
         (replace(UNUSED, kept_for_s=90), "kept for 90 s more"),
+        (replace(UNUSED, lease_left_s=120), "idle for 660 s, and 120 s of its lease are left"),
         (replace(UNUSED, last_activity_s=61), "idle for 599 of 600 s"),
         (replace(UNUSED, last_activity_s=700), "idle for -40 of 600 s"),
     ],
-    ids=["prompt", "transfer", "queue", "copy", "kept", "used just too late", "used while it was judged"],
+    ids=[
+        "prompt",
+        "transfer",
+        "queue",
+        "copy",
+        "kept",
+        "its lease",
+        "used just too late",
+        "used while it was judged",
+    ],
 )
 def test_use_keeps_a_pod_whatever_telemetry_says(use: PodUse, reason: str) -> None:
     verdict = judge(after(MINUTES_11), use, LIMITS, 660)
@@ -251,12 +261,25 @@ def test_silence_always_comes_to_an_end(polls: list[tuple[float, Sample | None]]
         (MINUTES_11[:6], replace(UNUSED, last_activity_s=200), 490.0),
         (MINUTES_11[:6], replace(UNUSED, kept_for_s=1000), 1000.0),
         (MINUTES_11[:6], replace(UNUSED, kept_for_s=5), 290.0),
+        (MINUTES_11[:6], replace(UNUSED, lease_left_s=1000), 1000.0),
+        ([], replace(UNUSED, lease_left_s=1000), 590.0),
         (MINUTES_11[:6], replace(UNUSED, prompts_in_flight=1), None),
         ([(300, Sample(50.0, 0, 0))], UNUSED, None),
         ([], UNUSED, 590.0),
         ([(60, QUIET)], UNUSED, 650.0),
     ],
-    ids=["quiet", "used since", "kept", "kept too short", "busy", "busy GPU", "never heard", "fell silent"],
+    ids=[
+        "quiet",
+        "used since",
+        "kept",
+        "kept too short",
+        "its lease",
+        "silence heeds no lease",
+        "busy",
+        "busy GPU",
+        "never heard",
+        "fell silent",
+    ],
 )
 def test_the_end_of_an_idle_pod_can_be_told_beforehand(
     samples: Sequence[tuple[float, Sample | None]], use: PodUse, left_s: float | None
@@ -268,13 +291,20 @@ def test_the_end_of_an_idle_pod_can_be_told_beforehand(
     st.lists(st.sampled_from([QUIET, SILENT, Sample(50.0, 0, 0), Sample(0.0, 1, 0)]), max_size=20),
     st.integers(0, 1200),
     st.sampled_from([0.0, 50.0]),
+    st.sampled_from([0.0, 50.0]),
     st.integers(0, 1),
 )
 def test_an_end_that_has_come_is_the_verdicts(
-    samples: list[Sample | None], last_activity_s: int, kept_for_s: float, prompts: int
+    samples: list[Sample | None], last_activity_s: int, kept_for_s: float, lease_left_s: float, prompts: int
 ) -> None:
     window = after([(60.0 * number, sample) for number, sample in enumerate(samples)])
     now_s = 60.0 * len(samples) + 30
-    use = replace(UNUSED, last_activity_s=last_activity_s, kept_for_s=kept_for_s, prompts_in_flight=prompts)
+    use = replace(
+        UNUSED,
+        last_activity_s=last_activity_s,
+        kept_for_s=kept_for_s,
+        lease_left_s=lease_left_s,
+        prompts_in_flight=prompts,
+    )
     is_over = judge(window, use, LIMITS, now_s).is_over
     assert is_over == (ends_in_s(window, use, LIMITS, now_s) == 0)

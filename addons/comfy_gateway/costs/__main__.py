@@ -4,7 +4,7 @@ import argparse
 import asyncio
 import csv
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 
 from tabulate import tabulate
@@ -31,21 +31,27 @@ def main(arguments: list[str] | None = None) -> int:
         help="from this day on (UTC), such as 2026-11-01; 30 days ago when not given",
     )
     parser.add_argument(
-        "--by", choices=("user", "day", "pod"), default="user", help="one line for each; default: user"
+        "--by",
+        choices=("user", "team", "day", "pod"),
+        default="user",
+        help="one line for each; default: user",
     )
     parser.add_argument("--csv", action="store_true", help="comma separated, for a spreadsheet")
     chosen = parser.parse_args(arguments)
     now = SystemClock().now()
     since = datetime.combine(chosen.since or (now - timedelta(days=30)).date(), time(), UTC)
     try:
-        bills = asyncio.run(_read(load().database_url.get_secret_value(), since))
+        settings = load()
+        bills = asyncio.run(_read(settings.database_url.get_secret_value(), since))
     except SettingsError as error:
         sys.stderr.write("".join(f"{fault}\n" for fault in error.faults))
         return 2
     except (StoreUnavailable, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    (_write_csv if chosen.csv else _write_table)(_rows(bills, chosen.by, since=since, now=now))
+    (_write_csv if chosen.csv else _write_table)(
+        _rows(bills, chosen.by, settings.pod.team_keys, since=since, now=now)
+    )
     unpriced = sum(bill.usd_per_hour is None for bill in bills)
     if unpriced:
         sys.stderr.write(
@@ -62,7 +68,9 @@ async def _read(url: str, since: datetime) -> Sequence[Bill]:
         await store.aclose()
 
 
-def _rows(bills: Sequence[Bill], by: str, *, since: datetime, now: datetime) -> Rows:
+def _rows(
+    bills: Sequence[Bill], by: str, teams: Mapping[str, frozenset[str]], *, since: datetime, now: datetime
+) -> Rows:
     total = f"{sum(bill.usd(since, now) for bill in bills):.2f}"
     match by:
         case "day":
@@ -72,6 +80,18 @@ def _rows(bills: Sequence[Bill], by: str, *, since: datetime, now: datetime) -> 
                 *((day.isoformat(), f"{usd:.2f}") for day, usd in days.items()),
                 ("total", total),
             ]
+        case "team":
+            spent = spent_by_user(bills, since=since, until=now)
+            in_no_team = spent.keys() - frozenset[str]().union(*teams.values())
+            lines = (
+                (
+                    team,
+                    str(sum(bill.user_key in keys for bill in bills)),
+                    f"{sum(spent.get(key, 0.0) for key in keys):.2f}",
+                )
+                for team, keys in [*teams.items(), ("no team", in_no_team)]
+            )
+            return [("team", "pods", "usd"), *lines, ("total", str(len(bills)), total)]
         case "pod":
             rows: Rows = [("pod", "user", "gpu", "began", "hours", "usd", "end")]
             for bill in bills:

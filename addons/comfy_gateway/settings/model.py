@@ -25,6 +25,7 @@ from comfy_gateway.core.ports import Candidate
 from comfy_gateway.core.profiles import Profile, Profiles
 from comfy_gateway.core.sign_in import AuthMode
 from comfy_gateway.core.upstream import Upstream
+from comfy_gateway.core.users import IdKind, UserId
 from comfy_gateway.core.visibility import Isolation, Visibility
 from comfy_gateway.settings import parse, places
 
@@ -352,6 +353,14 @@ class Pod(Group):
         PodUrlTemplate, Var("RUNPOD_PROXY_TEMPLATE", "an http(s) address with {pod_id}")
     ] = "https://{pod_id}-{port}.proxy.runpod.net"
     """Address of a pod; a path prefix is allowed."""
+
+    @property
+    def team_keys(self) -> Mapping[str, frozenset[str]]:
+        """Keys of users by team."""
+        return {
+            team: frozenset(UserId(IdKind.NAMED, name).key for name in names)
+            for team, names in self.teams.items()
+        }
 
     @property
     def buying(self) -> Profiles:

@@ -15,7 +15,6 @@ from comfy_gateway.core.budget import Budget
 from comfy_gateway.core.idleness import IdleLimits
 from comfy_gateway.core.market import MarketLimits
 from comfy_gateway.core.upstream import Backend, Source
-from comfy_gateway.core.users import IdKind, UserId
 from comfy_gateway.service.rules import Rules
 from comfy_gateway.settings import Settings, SettingsError
 
@@ -108,10 +107,7 @@ def rules_of(settings: Settings) -> Rules:
             user_daily_usd=settings.limits.budget_user_daily_usd,
             max_lifetime_s=settings.limits.max_lifetime_s,
             team_daily_usd=settings.limits.budget_team_daily_usd,
-            teams={
-                team: frozenset(UserId(IdKind.NAMED, name).key for name in names)
-                for team, names in settings.pod.teams.items()
-            },
+            teams=settings.pod.team_keys,
         ),
         hours=settings.limits.allowed_hours,
         min_lease_s=settings.limits.min_lease_s,
