@@ -558,3 +558,17 @@ async def test_a_flow_that_outlives_the_gateway_ends_in_peace(stand: Stand) -> N
     await stand.answer(flow)
     assert flow.response is not None
     assert flow.response.headers["X-Comfy-Session-Source"] == "duty"
+
+
+async def test_each_answer_is_told_once_with_its_kind_and_how_long_it_took(stand: Stand) -> None:
+    told: list[tuple[str, float]] = []
+    stand.change(answered=lambda kind, seconds: told.append((kind, seconds)))
+    flow = await stand.arrive(ask("/object_info"))
+    answer = http.Response.make(200, b"{}")
+    answer.timestamp_start = flow.request.timestamp_start + 1.5
+    await stand.answer(flow, answer)
+    backwards = await stand.arrive(ask("/history"))
+    earlier = http.Response.make(200, b"{}")
+    earlier.timestamp_start = backwards.request.timestamp_start - 60
+    await stand.answer(backwards, earlier)
+    assert told == [("compute", pytest.approx(1.5)), ("results", 0.0)]

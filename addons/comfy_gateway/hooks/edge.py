@@ -95,6 +95,8 @@ class Edge:
     """None: every file of the front end is the shared server's to answer."""
     nudge: Callable[[UserId], None] = lambda _user: None
     """Has the user's pod looked at soon."""
+    answered: Callable[[str, float], None] = lambda _kind, _seconds: None
+    """Told of each answer: the request's class, and seconds from its first byte to that of its answer."""
 
 
 class Door:

@@ -114,6 +114,10 @@ class RouterHook:
         assert flow.response is not None
         if flow.response.status_code >= MUTE_STATUS:
             _doubt_pod(flow, gateway)
+        if gateway is not None and flow.response.timestamp_start is not None:
+            # The clock of the wall may be set meanwhile.
+            seconds = max(flow.response.timestamp_start - flow.request.timestamp_start, 0.0)
+            gateway.answered(flow.metadata.get(edge.CLASS, ""), seconds)
         forward.clean_response(flow)
         headers = flow.response.headers
         user = user_of(flow)

@@ -1,12 +1,14 @@
 """The JSON API."""
 
 from dataclasses import dataclass
+from functools import partial
 
 from comfy_gateway.core.own_pod import Policy
 from comfy_gateway.service.boot_times import BootTimes
 from comfy_gateway.service.event_log import EventLog
 from comfy_gateway.service.operations import Operations
 from comfy_gateway.service.own_session import OwnSession
+from comfy_gateway.service.spend_meter import show_spend
 from comfy_gateway.site.api import Document, OperatorPages, OwnPages, Stream
 from comfy_gateway.site.app import Part
 from comfy_gateway.wiring.base import Base
@@ -50,6 +52,9 @@ def open_api(
         ),
         order_of=flow.turns.order_of,
     )
+    duty_ids = frozenset(backend.id for backend in servers.pool.backends)
+    prompts.ledger.watch(partial(base.meters.prompt_changed, duty_ids=duty_ids))
+    base.tasks.start(show_spend(servers.store, base.meters, base.clock), name="spend on the metrics page")
     log = EventLog(base.clock)
     servers.sessions.listen(log.happened)
     operations = Operations(

@@ -121,4 +121,5 @@ class Gateway:
             sessions=entrance.sessions,
             interface=await build_interface(base, servers),
             nudge=pods.signals.nudge,
+            answered=base.meters.answered,
         )

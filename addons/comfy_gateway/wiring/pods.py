@@ -14,6 +14,7 @@ from comfy_gateway.core.session import MAY_BILL
 from comfy_gateway.service.alarms import Alarms
 from comfy_gateway.service.bursts import Bursts
 from comfy_gateway.service.cloud_watch import CloudWatch
+from comfy_gateway.service.counted_cloud import CountedCloud
 from comfy_gateway.service.endings import Endings
 from comfy_gateway.service.farewell import Farewell
 from comfy_gateway.service.keeping import Keeping
@@ -179,4 +180,4 @@ def _cloud(base: Base, order: RunPodOrder | None) -> Cloud:
     base.stack.push_async_callback(cloud.aclose)
     if isinstance(cloud, RunPodSdkCloud):
         base.tasks.start(cloud.load_sdk(), name="import of the SDK")
-    return cloud
+    return CountedCloud(cloud, base.meters)
