@@ -6,6 +6,7 @@ from urllib.parse import quote
 import pytest
 
 from comfy_gateway.core import own_pod
+from comfy_gateway.core.admission import Caps
 from comfy_gateway.core.budget import Budget
 from comfy_gateway.core.own_pod import Policy
 from comfy_gateway.core.prompts import PromptRecord
@@ -117,6 +118,17 @@ async def test_operators_promote_whatever_the_policy_and_drain_again() -> None:
         _, events = await ask.boss("GET", "/events")
         causes = {one["cause"] for one in events["events"]}
         assert {"promoted by operator boss", "drained by operator boss"} <= causes
+
+
+async def test_an_operator_is_told_which_bound_holds_a_pod_back() -> None:
+    world = World(FakeClock(), rules=with_rules(caps=Caps(max_active_sessions=0, budget_hourly_usd=20)))
+    async with api(world=world) as ask:
+        status, refusal = await ask.boss("POST", f"/sessions/{ID}/promote")
+        assert (status, kind(refusal)) == (503, "none_free")
+        assert "RUNPOD_MAX_ACTIVE_SESSIONS" in refusal["error"]["details"]
+        status, refusal = await ask("POST", f"{API}/me/promote")
+        assert (status, kind(refusal)) == (503, "none_free")
+        assert "RUNPOD" not in refusal["error"]["details"]
 
 
 async def test_terminate_waits_for_nothing_that_runs_there() -> None:
