@@ -74,6 +74,12 @@ def gateway_settings(
         "RUNPOD_NETWORK_VOLUME_ID": NETWORK_VOLUME,
         "RUNPOD_REGION": DATA_CENTRE,
         "RUNPOD_EXTRA_PAYLOAD": "{}",
+        "RUNPOD_CANDIDATES": "[]",
+        "RUNPOD_PROFILES": "{}",
+        "GATEWAY_TEAMS": '{"demo": []}',
+        "BUDGET_TEAM_DAILY_USD": "demo=1",
+        "RUNPOD_HOURS": "daily 00:00-24:00",
+        "GATEWAY_ALARM_URLS": ",",  # a list of none
         "POD_MIN_AGENT": "0",
         "RUNPOD_PROMPT_THRESHOLD_COUNT": str(THRESHOLD_COUNT),
         "RUNPOD_PROMPT_THRESHOLD_WINDOW_S": str(WINDOW_S),
