@@ -46,7 +46,10 @@ def parser() -> argparse.ArgumentParser:
         help="may be given several times",
     )
     told.add_argument(
-        "--agent", choices=("simulated", "real"), default="simulated", help="real: pods run python -m agent"
+        "--agent",
+        choices=("simulated", "real", "leased"),
+        default="simulated",
+        help="real: pods run python -m agent; leased: it ends its pod itself when no gateway asks",
     )
     told.add_argument(
         "--body-limit-bytes",

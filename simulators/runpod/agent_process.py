@@ -23,12 +23,12 @@ class AgentProcess:
 
     @classmethod
     async def started(cls, comfyui_url: str, folders: Folders, pod_env: dict[str, str]) -> "AgentProcess":
-        """Returns once it listens. It has the pod's own token and AGENT_… settings, and no lease: the cloud
-        watches that one. Raises RuntimeError with its log where it ends instead."""
+        """Returns once it listens. Of the pod's environment it gets AUTH_TOKEN, AGENT_… and RUNPOD_…; without
+        RUNPOD_POD_ID it keeps no lease. Raises RuntimeError with its log where it ends instead."""
         told = {
             name: value
             for name, value in pod_env.items()
-            if name == "AUTH_TOKEN" or name.startswith("AGENT_")
+            if name == "AUTH_TOKEN" or name.startswith(("AGENT_", "RUNPOD_"))
         }
         inherited = {
             name: value

@@ -38,7 +38,7 @@ from simulators.runpod.pods import RESTART_S, Delays, Event, PodOrder, SimPod, W
 from simulators.runpod.telemetry import Telemetry
 
 START_BALANCE_USD = 100.0
-AgentKind = Literal["simulated", "real"]
+AgentKind = Literal["simulated", "real", "leased"]
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,8 @@ class RunPodSimulator:
                    after its start if no lease came, later AGENT_LEASE_S after the last one (from the env)
     comfy          builds the ComfyUI of a pod from the pod's name
     installation   of every pod's ComfyUI, unless `comfy` builds it
-    agent          "real": pods run `python -m agent` on ComfyUI's folders, for everything but telemetry
+    agent          "real": pods run `python -m agent` on ComfyUI's folders, for everything but telemetry;
+                   "leased": for telemetry too, and it ends its pod itself, by the API and `api_base`
     borrowed       a ComfyUI that runs elsewhere: every pod shows this one, so let there be one pod at a time
 
     `stock` says by GPU type how many are left (HIGH where it says nothing); of NONE no pod can be made. `retired`
@@ -97,7 +98,9 @@ class RunPodSimulator:
         self.network_volumes = {volume.id: volume for volume in network_volumes}
         self.comfy_port = comfy_port
         self.agent_port = agent_port
-        self.enforce_lease = enforce_lease
+        self.enforce_lease = enforce_lease and agent != "leased"
+        self.api_base = ""
+        """Where the pods reach the API; `serve` sets it."""
         self.stock: dict[str, Stock] = {}
         self.retired = False
         self.faults = FaultTable(seed=seed)
@@ -296,6 +299,14 @@ class RunPodSimulator:
         """What an authenticated agent request with the lease header does."""
         pod.lease_times_s.append(self.clock.monotonic())
         self._watch_lease(pod)
+
+    def agent_env(self, pod: SimPod) -> dict[str, str]:
+        """The environment of a pod's real agent: what the order says, and what RunPod adds where it has a lease."""
+        own = {name: value for name, value in pod.env.items() if not name.startswith("RUNPOD_")}
+        if self.agent != "leased":
+            return own
+        named = {"RUNPOD_POD_ID": pod.id, "RUNPOD_API_KEY": self.api_key, "RUNPOD_API_BASE": self.api_base}
+        return own | named
 
     async def close(self) -> None:
         """Stop every pod's server. The pods stay as they are."""

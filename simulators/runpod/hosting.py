@@ -111,13 +111,13 @@ class Hosting:
             )
         return self._memories[comfy]
 
-    async def agent_url(self, pod: SimPod) -> str:
-        """Base URL of the pod's real agent, started when it is first asked for. Raises RuntimeError where it
-        does not start."""
+    async def agent_url(self, pod: SimPod, env: dict[str, str]) -> str:
+        """Base URL of the pod's real agent, started in that environment when it is first asked for. Raises
+        RuntimeError where it does not start."""
         comfyui_url = await self.url(pod)
         async with self._starting_agent:
             if pod.comfy not in self._agents:
-                self._agents[pod.comfy] = await AgentProcess.started(comfyui_url, self.folders(pod), pod.env)
+                self._agents[pod.comfy] = await AgentProcess.started(comfyui_url, self.folders(pod), env)
         return self._agents[pod.comfy].url
 
     def end_agent(self, pod: SimPod) -> None:

@@ -114,8 +114,9 @@ class PodProxy:
     async def _agent(self, pod: SimPod, request: web.Request, tail: str) -> web.StreamResponse:
         inside = URL(tail, encoded=True)
         note_lease(self._cloud, pod, request, inside.path)
-        if self._cloud.agent == "real" and inside.path != "/metrics":
-            url = URL(await self._cloud.hosting.agent_url(pod) + tail, encoded=True)
+        if self._cloud.agent == "leased" or (self._cloud.agent == "real" and inside.path != "/metrics"):
+            env = self._cloud.agent_env(pod)
+            url = URL(await self._cloud.hosting.agent_url(pod, env) + tail, encoded=True)
             return await self._http(request, url, _forwarded(request.headers))
         try:
             pieces = _Upload(request.content, self._limits).pieces()

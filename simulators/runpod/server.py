@@ -80,7 +80,9 @@ async def serve(
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port, backlog=BACKLOG).start()
-        yield Served(host, runner.addresses[0][1])
+        served = Served(host, runner.addresses[0][1])
+        cloud.api_base = served.api_base
+        yield served
     finally:
         for pod in cloud.living():
             cloud.hosting.cut(pod)
