@@ -17,7 +17,7 @@ READY: Final = re.compile(r"The gateway is ready at (https?://\S+)/")
 START_WITHIN_S: Final = 60.0
 SETTINGS_PREFIXES: Final = (
     "RUNPOD_", "GATEWAY_", "DUTY_", "USER_ID_", "USE_CLIENT", "REQUIRE_", "AUTH_", "TRUSTED_", "ISOLATION",
-    "HEALTH_", "PROVIDER", "BUDGET_", "POD_", "PORT", "VAULT_", "INTERFACE_",
+    "HEALTH_", "PROVIDER", "BUDGET_", "POD_", "PORT", "VAULT_", "UI_", "INTERFACE_",
 )  # fmt: skip
 
 

@@ -139,7 +139,7 @@ class RouterHook:
             headers.add("Set-Cookie", cookie)
         if flow.metadata.get(edge.PROMPT):
             flow.response.stream = _is_long(headers, MAX_BUFFERED_ANSWER_BYTES)
-        elif flow.metadata.get(edge.COMPRESS):
+        elif flow.metadata.get(edge.COMPRESS) or flow.metadata.get(edge.EXTENSIONS):
             flow.response.stream = not _is_short(headers, MAX_COMPRESSED_ANSWER_BYTES)
         else:
             flow.response.stream = not self._may_keep(headers)

@@ -549,6 +549,8 @@ class Limits(Group):
     """Keep the shared server's front end in memory, compressed, so that a reloaded page asks for next to nothing."""
     interface_cache_mb: Annotated[int, Var("INTERFACE_CACHE_MB"), Field(ge=1, le=100_000)] = 256
     """Megabytes of memory for that; beyond it the files that were not asked for the longest go."""
+    ui_badge: Annotated[Flag, Var("UI_BADGE")] = True
+    """Show a badge inside ComfyUI that says which GPU its user is on (docs/badge.md); off leaves the page as it is."""
     max_upload_mb: Annotated[int, Var("GATEWAY_MAX_UPLOAD_MB"), Field(ge=1, le=1_000_000)] = 4096
     """Megabytes that one upload of an input file may have; ComfyUI's own --max-upload-size bounds it as well."""
     inputs_max_gb: Annotated[int, Var("GATEWAY_INPUTS_MAX_GB"), Field(ge=1, le=1_000_000)] = 20

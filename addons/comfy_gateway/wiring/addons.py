@@ -4,6 +4,7 @@ import sys
 from functools import partial
 
 from comfy_gateway.core.callers import TrustedProxies
+from comfy_gateway.hooks.badge_entry import BadgeEntryHook
 from comfy_gateway.hooks.bounds import BoundsHook, ConnectionBounds
 from comfy_gateway.hooks.compress import CompressHook
 from comfy_gateway.hooks.deadlines import DeadlinesHook
@@ -60,6 +61,7 @@ def addons_for(settings: Settings) -> list[object]:
         IdentityHook(door, caller_rules(settings)),
         *([CompressHook()] if settings.limits.interface_cache else []),
         PromptsHook(door),
+        *([BadgeEntryHook()] if settings.limits.ui_badge else []),
         RouterHook(door, keep_bytes=keep_bytes),
         DeadlinesHook(
             door,

@@ -10,6 +10,7 @@ from comfy_gateway.hooks.tls import Certificate
 from comfy_gateway.service.farewell import Farewell
 from comfy_gateway.settings import Settings
 from comfy_gateway.wiring.api import open_api
+from comfy_gateway.wiring.badge import open_badge
 from comfy_gateway.wiring.base import open_base
 from comfy_gateway.wiring.from_settings import alarm_senders, order_of, rules_of
 from comfy_gateway.wiring.homes import home_pages
@@ -76,12 +77,14 @@ class Gateway:
         entrance = await way_in(base, relay=flow.relay)
         if self.certificate is not None:
             base.tasks.start(self.certificate.follow(base.clock), name="certificate")
+        api = open_api(base, servers, prompts, pods, flow)
         site = await open_site(
             base,
             [
                 *await pages_of(base, servers, prompts, kept, vault, flow, pods.signals.nudge),
                 *inputs.pages,
-                *open_api(base, servers, prompts, pods, flow).pages,
+                *api.pages,
+                *open_badge(base, servers, prompts, api, flow),
                 *entrance.pages,
                 *await home_pages(base, servers),
             ],

@@ -83,6 +83,27 @@ class Audience:
         for client in self._clients:
             client.put(frame)
 
+    @property
+    def has_pages(self) -> bool:
+        """Whether a page listens that knows our own messages."""
+        return any(client.is_page for client in self._clients)
+
+    def mark_pages(self) -> bool:
+        """Those who listen now are pages that know our own messages. False where nobody listens."""
+        for client in self._clients:
+            client.is_page = True
+        return bool(self._clients)
+
+    def tell_pages(self, frame: Frame) -> bool:
+        """Give a message of ours to pages that know it; nobody else hears it, and it waits for nobody.
+
+        False where there is none.
+        """
+        pages = [client for client in self._clients if client.is_page]
+        for client in pages:
+            client.put(frame)
+        return bool(pages)
+
     def tell_status(self, message: Message, remaining: int | None, *, is_greeting: bool) -> None:
         """A server's ``status`` with the count that all servers have together.
 

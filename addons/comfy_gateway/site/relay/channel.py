@@ -172,6 +172,19 @@ class Channel:
         elif (link := self._links.get(self._current.id)) is not None:
             link.send(frame)
 
+    @property
+    def user_of_pages(self) -> UserId | None:
+        """Whose pages that know our own messages listen here, or None where none does."""
+        return self._user if self._audience.has_pages else None
+
+    def mark_pages(self) -> bool:
+        """See Audience."""
+        return self._audience.mark_pages()
+
+    def tell_pages(self, frame: Frame) -> bool:
+        """See Audience."""
+        return self._audience.tell_pages(frame)
+
     def end(self) -> None:
         """Close all sockets, the clients' with 1001."""
         self._audience.end(WSCloseCode.GOING_AWAY)

@@ -58,6 +58,8 @@ class ClientSocket:
         """Whether it has had its first ``status``."""
         self.has_spoken = False
         """Whether it has sent a message."""
+        self.is_page = False
+        """Whether a page of ComfyUI that knows the gateway's own messages listens."""
 
     @property
     def response(self) -> web.StreamResponse:

@@ -11,6 +11,7 @@ import aiohttp
 from aiohttp import web
 
 from comfy_gateway.adapters.comfyui import HttpComfyServer
+from comfy_gateway.core.frames import Frame
 from comfy_gateway.core.input_spaces import EVERYBODYS, InputSpaces
 from comfy_gateway.core.keys import Keys
 from comfy_gateway.core.ports import Clock
@@ -132,6 +133,31 @@ class Relay:
         deadline_s = asyncio.get_running_loop().time() + timeout_s
         channel.expect(backend)
         return await _reach(channel, deadline_s, backend) is Reached.OPEN
+
+    def mark_page(self, user: UserId, sid: str) -> bool:
+        """The page behind this user's open sockets of that id knows our own messages. False where there is none.
+
+        Another's socket id is nobody's here. A page that reconnects says so again.
+        """
+        channel = self._channels.get((user.key, sid))
+        return channel is not None and channel.mark_pages()
+
+    def page_users(self) -> set[UserId]:
+        """Whose pages would hear ``tell_pages``."""
+        found = (channel.user_of_pages for channel in self._channels.values())
+        return {user for user in found if user is not None}
+
+    def tell_pages(self, user: UserId, frame: Frame) -> bool:
+        """Give a message of the gateway's own to this user's pages. False where none is open.
+
+        No other client hears it: a script may fail at a type of message that ComfyUI does not have.
+        """
+        told = [
+            channel.tell_pages(frame)
+            for (user_key, _), channel in tuple(self._channels.items())
+            if user_key == user.key
+        ]
+        return any(told)
 
     def dismiss(self, user: UserId) -> None:
         """Close all sockets of a user with 1001; whoever still may, comes back by a new handshake."""
