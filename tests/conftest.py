@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.ports import free_port
-
 # Runs a pytest of its own in tests/test_conftest.py.
 pytest_plugins = ["pytester"]
 
@@ -66,4 +64,7 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
 @pytest.fixture(name="free_port")
 def _free_port() -> int:
     """For programs that cannot be given port 0."""
+    # Not at the top: tests/test_conftest.py runs this file alone in another folder.
+    from tests.ports import free_port  # noqa: PLC0415
+
     return free_port()

@@ -1,6 +1,7 @@
 """A pod for tests: start.sh and all that it runs, as processes, without root's users and without a container."""
 
 import contextlib
+import http.client
 import os
 import signal
 import socket
@@ -110,6 +111,19 @@ class PodProcess:
                 return is_open and probe.getsockname() != probe.getpeername()
 
         wait_for_blocking(listens, f"{name} to be listened on", deadline_s=within_s)
+
+    def wait_for_door(self) -> None:
+        """Until it answers. That its port is listened on says little: so it is while start.sh tries nginx's file."""
+
+        def answers() -> bool:
+            assert self.process.poll() is None, f"the pod has ended:\n{self.log}"
+            door = http.client.HTTPConnection("127.0.0.1", int(self.env["FRONT_DOOR_PORT"]), timeout=5)
+            with contextlib.closing(door), contextlib.suppress(OSError):
+                door.request("GET", "/")
+                return door.getresponse().status > 0
+            return False
+
+        wait_for_blocking(answers, "the front door to answer", deadline_s=START_WITHIN_S)
 
     def wait_for_line(self, text: str, *, within_s: float = START_WITHIN_S) -> str:
         def found() -> str:

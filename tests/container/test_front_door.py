@@ -324,7 +324,7 @@ async def test_a_comfyui_that_does_not_answer_is_502_as_json(
     tmp_path: Path, client: aiohttp.ClientSession
 ) -> None:
     with running_pod(tmp_path, ready=False, COMFYUI_COMMAND="sleep 1000") as pod:
-        pod.wait_for_port("FRONT_DOOR_PORT")
+        pod.wait_for_door()
         async with client.get(f"{pod.door_url}/queue", headers=GUARDED) as answer:
             assert answer.status == 502
             assert answer.headers["Retry-After"] == "2"

@@ -83,7 +83,7 @@ def test_a_comfyui_that_ignores_sigterm_is_gone_within_10_s_too(tmp_path: Path) 
 
 def test_a_comfyui_that_cannot_start_is_tried_again_and_the_pod_lives_on(tmp_path: Path) -> None:
     with running_pod(tmp_path, ready=False, COMFYUI_COMMAND="bash -c 'echo no luck; exit 7'") as pod:
-        pod.wait_for_port("FRONT_DOOR_PORT")
+        pod.wait_for_door()
         pod.wait_for_port("AGENT_PORT")
         wait_for_blocking(lambda: pod.log.count("[comfyui] no luck") >= 3, "the third attempt", deadline_s=15)
         assert pod.process.poll() is None
@@ -184,7 +184,7 @@ async def test_models_come_before_comfyui_where_they_are_to_be_first(tmp_path: P
     go, runs = tmp_path / "go", tmp_path / "runs"
     command = f"bash -c 'echo run >>{runs}; until [ -e {go} ]; do sleep 0.05; done'"
     with running_pod(tmp_path, ready=False, MODEL_SYNC="first", MODEL_SYNC_COMMAND=command) as pod:
-        pod.wait_for_port("FRONT_DOOR_PORT")
+        pod.wait_for_door()
         pod.wait_for_port("AGENT_PORT")
         wait_for_blocking(runs.exists, "model_sync")
         assert await status(f"{pod.door_url}/queue", GUARDED) == 502
