@@ -16,7 +16,7 @@ class BadgeEntryHook:
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Marks the request, and asks for the whole list in plain."""
-        if flow.request.method != "GET":
+        if flow.request.method != "GET" or edge.is_recorded(flow):
             return
         try:
             is_list = route_of(flow.request.path) == EXTENSIONS_ROUTE
