@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 
 from comfy_gateway.service.meters import Meters
 from comfy_gateway.site.relay.limits import RelayStats
+from tests.programs import require_program
 
 FOLDER = Path(__file__).parent.parent / "docs" / "monitoring"
 NAME = re.compile(r"comfy_gateway_[a-z_]+")
@@ -38,10 +38,9 @@ def test_the_dashboard_has_a_query_in_every_panel() -> None:
     assert all(target["expr"] for panel in panels for target in panel["targets"])
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (Debian: prometheus)")
 def test_promtool_accepts_the_rules() -> None:
     checked = subprocess.run(
-        ["promtool", "check", "rules", str(FOLDER / "alerts.yml")],
+        [require_program("promtool"), "check", "rules", str(FOLDER / "alerts.yml")],
         capture_output=True,
         check=False,
         text=True,

@@ -1,7 +1,6 @@
 """The API through mitmproxy: a process, the real SDK and a simulated RunPod."""
 
 import asyncio
-import shutil
 import subprocess
 
 import aiohttp
@@ -11,6 +10,7 @@ import pytest
 from tests.e2e.cloud import Cloud
 from tests.e2e.conftest import StartGateway
 from tests.e2e.world import Duty, Person, eventually
+from tests.programs import require_program
 
 API = "/gateway/api/v1"
 
@@ -56,8 +56,10 @@ async def test_a_life_by_orders_is_heard_on_the_stream_and_seen_in_the_metrics(
         assert "comfy_gateway_boot_seconds_count 1.0" in text
         assert 'comfy_gateway_request_seconds_count{kind="reserved"}' in text
         assert "alice" not in text
-        if shutil.which("promtool") is not None:
-            checked = subprocess.run(
-                ["promtool", "check", "metrics"], input=text.encode(), capture_output=True, check=False
-            )
-            assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")
+        checked = subprocess.run(
+            [require_program("promtool"), "check", "metrics"],
+            input=text.encode(),
+            capture_output=True,
+            check=False,
+        )
+        assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")

@@ -1,6 +1,5 @@
 """The gateway's own counters."""
 
-import shutil
 import subprocess
 from collections.abc import Sequence
 
@@ -22,6 +21,7 @@ from comfy_gateway.service.counted_cloud import CountedCloud
 from comfy_gateway.service.meters import CloudCall, CloudOutcome, Meters
 from comfy_gateway.service.spend_meter import INTERVAL_S, show_spend
 from comfy_gateway.site.relay.limits import RelayStats
+from tests.programs import require_program
 from tests.service.world import ALICE, World
 
 
@@ -163,13 +163,15 @@ def test_latency_is_shown_by_kind_of_request() -> None:
     assert value(meters, "comfy_gateway_request_seconds_bucket", kind="queue", le="0.01") == 0
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (Debian: prometheus)")
 async def test_promtool_accepts_the_metrics(world: World) -> None:
     meters = Meters()
     meters.watch(world.sessions)
     meters.watch_values("comfy_gateway_relay", "The relay's", RelayStats())
     await world.ready()
     checked = subprocess.run(
-        ["promtool", "check", "metrics"], input=generate_latest(meters.registry), capture_output=True, check=False
-    )  # fmt: skip
+        [require_program("promtool"), "check", "metrics"],
+        input=generate_latest(meters.registry),
+        capture_output=True,
+        check=False,
+    )
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")

@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from comfy_gateway.core.own_pod import Can
-from comfy_gateway.core.session import State
+from comfy_gateway.core.session import STARTING, State
 
 MESSAGE: Final = "gateway.session"
 """Type of the message on the page's socket."""
 WARN_BELOW_S: Final = 120.0
 """A pod that ends so soon is warned of."""
 
-STARTING: Final = frozenset({State.REQUESTED, State.CREATING, State.BOOTING, State.VERIFYING})
 _ENDING: Final = frozenset({State.DRAINING, State.TERMINATING})
 _BRANDS: Final = ("NVIDIA ", "GeForce ", "AMD ")
 

@@ -22,10 +22,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from comfy_gateway.core.ports import Candidate
-from comfy_gateway.core.session import State
-
-STARTING: Final = frozenset({State.REQUESTED, State.CREATING, State.BOOTING, State.VERIFYING})
-"""States of a session whose pod is on its way."""
+from comfy_gateway.core.session import STARTING, State
 
 _MOST_REMEMBERED: Final = 10_000
 

@@ -4,14 +4,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from comfy_gateway.core.refusals import Refusal
-from comfy_gateway.core.session import State
+from comfy_gateway.core.session import STARTING, State
 
 KEEP_MINUTES: Final = 30
 KEEP_S: Final = KEEP_MINUTES * 60.0
 
-GIVEN_BACK_FROM: Final = frozenset(
-    {State.REQUESTED, State.CREATING, State.BOOTING, State.VERIFYING, State.READY, State.CHECKING}
-)
+GIVEN_BACK_FROM: Final = STARTING | {State.READY, State.CHECKING}
 """States in which a pod can be given back; in the later ones it ends already."""
 
 NO_PODS: Final = Refusal(409, "no_pods_here", "There are no private GPUs here.")
@@ -92,10 +90,10 @@ def refuse_give_back(state: State) -> Refusal | None:
     return None if state in GIVEN_BACK_FROM else NOT_READY
 
 
-def kept_for_s(policy: Policy, *, left_s: float, age_s: float) -> float:
+def kept_for_s(policy: Policy, *, left_s: float, age_s: float, wanted_s: float = KEEP_S) -> float:
     """How long a pod is kept from now on when it is kept once more and ``left_s`` were left of the last time.
 
-    Times do not add up: it is half an hour from now, and never past the pod's longest life.
+    Times do not add up: it is ``wanted_s`` from now, and never past the pod's longest life.
     """
-    wanted_s = max(left_s, KEEP_S)
-    return min(wanted_s, policy.max_lifetime_s - age_s) if policy.max_lifetime_s > 0 else wanted_s
+    seconds = max(left_s, wanted_s)
+    return min(seconds, policy.max_lifetime_s - age_s) if policy.max_lifetime_s > 0 else seconds

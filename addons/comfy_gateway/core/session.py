@@ -103,6 +103,11 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (_S.CHECKING, _E.STOPPED): _S.TERMINATING,
 }
 
+STARTING: Final[frozenset[State]] = frozenset(
+    {State.REQUESTED, State.CREATING, State.BOOTING, State.VERIFYING}
+)
+"""States of a session whose pod is on its way."""
+
 ROUTED: Final[frozenset[State]] = frozenset({State.READY})
 """States in which new traffic of the user goes to the pod."""
 

@@ -15,10 +15,10 @@ from comfy_gateway.core.errors import (
     StoreError,
 )
 from comfy_gateway.core.keys import Keys
-from comfy_gateway.core.market import STARTING, Market
+from comfy_gateway.core.market import Market
 from comfy_gateway.core.podname import PodNames
 from comfy_gateway.core.ports import Candidate, Clock, Cloud, PodOrder
-from comfy_gateway.core.session import Event, Pod, Session, State
+from comfy_gateway.core.session import STARTING, Event, Pod, Session, State
 from comfy_gateway.core.users import UserId
 from comfy_gateway.service.rules import Rules
 from comfy_gateway.service.sessions import Sessions

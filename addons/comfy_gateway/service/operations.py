@@ -150,18 +150,17 @@ class Operations:
 
     def extend(self, user: UserId, minutes: int) -> Refusal | None:
         """Leave an idle pod for so long from now, or as long as it is left anyway. Returns why not, or None."""
-        session, longest_s = self._sessions.get(user), self._rules.budget.max_lifetime_s
-        if session.state is not State.READY or session.pod is None:
+        session = self._sessions.get(user)
+        if (pod := session.pod) is None:
             return own_pod.NOT_READY
-        pod = session.pod
-        age_s = self._life.age_s(pod)
-        if 0 < longest_s <= age_s:
-            return own_pod.LIFE_OVER
-        seconds = max(minutes * 60.0, self._keeping.left_s(pod.name))
-        if longest_s > 0:
-            seconds = min(seconds, longest_s - age_s)
-        self._keeping.extend(pod.name, seconds)
-        return None
+        policy = replace(ANYBODYS, max_lifetime_s=self._rules.budget.max_lifetime_s)
+        age_s, left_s = self._life.age_s(pod), self._keeping.left_s(pod.name)
+        # How often its user has kept it does not matter to an operator.
+        refusal = own_pod.refuse_keep(session.state, policy, kept=0, age_s=age_s)
+        if refusal is None:
+            seconds = own_pod.kept_for_s(policy, left_s=left_s, age_s=age_s, wanted_s=minutes * 60.0)
+            self._keeping.extend(pod.name, seconds)
+        return refusal
 
     async def log_tail(self, user: UserId, lines: int) -> Sequence[str] | Refusal:
         """The last lines of ComfyUI's log in the user's pod."""

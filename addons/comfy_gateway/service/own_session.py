@@ -1,14 +1,13 @@
 """A user's own session: what they are told of it, and what they may do with it. It looks at nobody else's."""
 
 from dataclasses import dataclass
-from typing import Final
 
 from comfy_gateway.core import own_pod
 from comfy_gateway.core.eta import Eta
 from comfy_gateway.core.own_pod import Can, Policy
 from comfy_gateway.core.queue_merge import OrderOf, ahead_of
 from comfy_gateway.core.refusals import Refusal
-from comfy_gateway.core.session import Event, Pod, Session, State
+from comfy_gateway.core.session import STARTING, Event, Pod, Session, State
 from comfy_gateway.core.upstream import Source
 from comfy_gateway.core.users import UserId
 from comfy_gateway.service.boot_times import BootTimes
@@ -20,8 +19,6 @@ from comfy_gateway.service.routes import Routes
 from comfy_gateway.service.rules import Rules
 from comfy_gateway.service.sessions import Sessions
 from comfy_gateway.service.signals import Signals
-
-STARTING: Final = frozenset({State.REQUESTED, State.CREATING, State.BOOTING, State.VERIFYING})
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from aiohttp import web
 
@@ -29,6 +29,13 @@ _MODULE: Final = (Path(__file__).parent / "ui" / "extension.js").read_bytes()
 _TAG: Final = hashlib.sha256(_MODULE).hexdigest()[:32]
 
 
+class _Shown(NamedTuple):
+    view: dict[str, Any]
+    """Without its seconds."""
+    ends_at_s: float | None
+    """Monotonic."""
+
+
 class Badge:
     """``run`` tells pages what has changed for them."""
 
@@ -36,8 +43,8 @@ class Badge:
         self._relay = relay
         self._standing_of = standing_of
         self._clock = clock
-        self._shown: dict[UserId, dict[str, Any]] = {}
-        """What the pages of each user were told last, with the monotonic ``ends_at_s``."""
+        self._shown: dict[UserId, _Shown] = {}
+        """What the pages of each user were told last."""
         self._toasts: dict[UserId, dict[str, str]] = {}
         self._has_news = False
 
@@ -110,13 +117,14 @@ class Badge:
     def _is_news(self, user: UserId, shown: dict[str, Any]) -> bool:
         ends_in_s = shown["ends_in_s"]
         ends_at_s = None if ends_in_s is None else self._clock.monotonic() + ends_in_s
-        before, now = self._shown.get(user), shown | {"ends_in_s": None, "ends_at_s": ends_at_s}
-        if before is not None and before | {"ends_at_s": 0} == now | {"ends_at_s": 0}:
-            told_s = before["ends_at_s"]
-            if told_s is None or ends_at_s is None:
-                if told_s == ends_at_s:
-                    return False
-            elif abs(told_s - ends_at_s) < DRIFT_S:
-                return False
+        before, now = self._shown.get(user), _Shown(shown | {"ends_in_s": None}, ends_at_s)
+        if before is not None and before.view == now.view and _is_near(before.ends_at_s, ends_at_s):
+            return False
         self._shown[user] = now
         return True
+
+
+def _is_near(told_s: float | None, now_s: float | None) -> bool:
+    if told_s is None or now_s is None:
+        return told_s == now_s
+    return abs(told_s - now_s) < DRIFT_S
