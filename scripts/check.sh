@@ -20,7 +20,7 @@ for argument in "$@"; do
         --audit) audit=yes ;;
         *)
             pytest_arguments+=("$argument")
-            # tests/core or tests/core/test_session.py::test_name
+            # tests/core or tests/core/life/test_session.py::test_name
             if [ -e "${argument%%::*}" ]; then only_paths=yes; fi
             ;;
     esac

@@ -12,8 +12,8 @@ from comfy_gateway.accounts.__main__ import main
 from comfy_gateway.accounts.editor import UsersEditor
 from comfy_gateway.adapters.argon2_hashes import Argon2Hashes
 from comfy_gateway.adapters.users_file import MAX_BYTES, UsersFile
-from comfy_gateway.core.accounts import AccountsUnreadable
-from comfy_gateway.core.roles import Role
+from comfy_gateway.core.people.accounts import AccountsUnreadable
+from comfy_gateway.core.people.roles import Role
 from tests.fakes.passwords import FakeHashes
 
 PROJECT = Path(__file__).parents[1]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from comfy_gateway.adapters.sql.store import open_store
-from comfy_gateway.core.session import Pod, Session, State
-from comfy_gateway.core.users import UserId
+from comfy_gateway.core.life.session import Pod, Session, State
+from comfy_gateway.core.people.users import UserId
 from comfy_gateway.costs.__main__ import main
 
 NOW = datetime.now(UTC)

@@ -16,8 +16,8 @@ import pytest
 from comfy_gateway.adapters.master_secret import load_or_create
 from comfy_gateway.adapters.sql import open_store
 from comfy_gateway.core.keys import Keys
-from comfy_gateway.core.session import Pod, Session, State
-from comfy_gateway.core.users import UserId
+from comfy_gateway.core.life.session import Pod, Session, State
+from comfy_gateway.core.people.users import UserId
 from comfy_gateway.doctor import packages
 from comfy_gateway.doctor.__main__ import REQUIREMENTS
 from comfy_gateway.doctor.examination import examine

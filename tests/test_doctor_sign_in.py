@@ -6,7 +6,7 @@ import pytest
 import trustme
 
 from comfy_gateway.accounts.editor import UsersEditor
-from comfy_gateway.core.roles import Role
+from comfy_gateway.core.people.roles import Role
 from comfy_gateway.doctor.findings import Finding, Status
 from comfy_gateway.doctor.sign_in import look_at_sign_in
 from comfy_gateway.settings import load

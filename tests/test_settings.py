@@ -19,14 +19,14 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from comfy_gateway.core.classify import RequestClass
 from comfy_gateway.core.keys import Keys
-from comfy_gateway.core.podname import PodNames
+from comfy_gateway.core.money.profiles import Profile, Profiles
+from comfy_gateway.core.people.sign_in import AuthMode
+from comfy_gateway.core.pods.podname import PodNames
 from comfy_gateway.core.ports import Candidate
-from comfy_gateway.core.profiles import Profile, Profiles
-from comfy_gateway.core.sign_in import AuthMode
-from comfy_gateway.core.upstream import Upstream
-from comfy_gateway.core.visibility import Isolation, Visibility
+from comfy_gateway.core.prompts.visibility import Isolation, Visibility
+from comfy_gateway.core.requests.classify import RequestClass
+from comfy_gateway.core.requests.upstream import Upstream
 from comfy_gateway.settings import Settings, SettingsError, load, load_users_file, parse
 from comfy_gateway.settings.__main__ import main
 from comfy_gateway.settings.describe import default_text, markdown

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from comfy_gateway.service.routes import Routes
+from comfy_gateway.service.requests.routes import Routes
 from comfy_gateway.settings import SettingsError, load
 from comfy_gateway.wiring.base import open_base
 from comfy_gateway.wiring.from_settings import alarm_senders, rules_of

@@ -10,9 +10,9 @@ from aiohttp import web
 
 from comfy_gateway.adapters.agent_inputs import HttpAgentInputs
 from comfy_gateway.core.errors import AgentUnavailable
-from comfy_gateway.core.files import FileName
-from comfy_gateway.core.input_ports import AgentPlace
-from comfy_gateway.core.uploads import Content
+from comfy_gateway.core.files.files import FileName
+from comfy_gateway.core.inputs.ports import AgentPlace
+from comfy_gateway.core.inputs.uploads import Content
 from tests.agent.stand import TOKEN, agent_at
 from tests.contract.loopback import answering
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from comfy_gateway.adapters.comfyui_inputs import HttpInputServer, _disposition
 from comfy_gateway.core.errors import BackendUnavailable
-from comfy_gateway.core.files import FileName
-from comfy_gateway.core.input_ports import FileBody, FileFacts, FormAnswer, FormFile, Unchanged
-from comfy_gateway.core.upstream import Backend, Source, Upstream
+from comfy_gateway.core.files.files import FileName
+from comfy_gateway.core.inputs.ports import FileBody, FileFacts, FormAnswer, FormFile, Unchanged
+from comfy_gateway.core.requests.upstream import Backend, Source, Upstream
 from simulators.comfyui import ComfySimulator, serve
 from tests.contract.loopback import answering, saying
 

@@ -13,7 +13,7 @@ import pytest
 
 from comfy_gateway.adapters.input_store import DiskInputStore
 from comfy_gateway.core.errors import StorageUnavailable
-from comfy_gateway.core.uploads import Content
+from comfy_gateway.core.inputs.uploads import Content
 
 
 def sha256(data: bytes) -> str:

@@ -17,8 +17,8 @@ from comfy_gateway.adapters.sql import open_store
 from comfy_gateway.adapters.sql.engine import make_engine, read_url
 from comfy_gateway.adapters.sql.tables import metadata
 from comfy_gateway.core.errors import StoreUnavailable
-from comfy_gateway.core.session import Session, State
-from comfy_gateway.core.users import IdKind, UserId
+from comfy_gateway.core.life.session import Session, State
+from comfy_gateway.core.people.users import IdKind, UserId
 
 SESSION = Session(UserId(IdKind.NAMED, "alice"), State.REQUESTED, datetime(2026, 11, 23, tzinfo=UTC))
 

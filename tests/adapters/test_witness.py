@@ -12,7 +12,7 @@ from aiohttp import web
 
 from comfy_gateway.adapters.clock import SystemClock
 from comfy_gateway.adapters.witness import SocketWitness
-from comfy_gateway.core.upstream import Backend, Source, Upstream
+from comfy_gateway.core.requests.upstream import Backend, Source, Upstream
 
 
 async def eventually(holds: Callable[[], bool]) -> None:

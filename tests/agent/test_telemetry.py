@@ -21,7 +21,7 @@ from agent.sampler import Sample, Sampler
 from agent.source import KEEP_S, Source
 from agent.telemetry_routes import TelemetryRoutes
 from comfy_gateway.adapters.agent import HttpAgent
-from comfy_gateway.core.telemetry import parse_sample
+from comfy_gateway.core.life.telemetry import parse_sample
 from simulators.comfyui import ComfySimulator, serve
 from tests.agent.nvml import FakeGpu, FakeNvml
 from tests.agent.stand import BEARER, TOKEN, Agent, AgentsFakeClock, agent_at

@@ -14,8 +14,8 @@ import yaml
 
 from comfy_gateway.accounts.editor import UsersEditor
 from comfy_gateway.adapters.argon2_hashes import Argon2Hashes
-from comfy_gateway.core.roles import Role
-from comfy_gateway.core.session_cookie import SECURE_NAME
+from comfy_gateway.core.people.roles import Role
+from comfy_gateway.core.people.session_cookie import SECURE_NAME
 from tests.conditions import wait_for
 from tests.container.pod import CONTAINER
 from tests.e2e.gateway_process import running_gateway

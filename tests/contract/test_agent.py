@@ -10,8 +10,8 @@ from aiohttp import web
 
 from comfy_gateway.adapters.agent import HttpAgent
 from comfy_gateway.core.errors import AgentUnavailable
+from comfy_gateway.core.life.telemetry import Sample
 from comfy_gateway.core.ports import Agent
-from comfy_gateway.core.telemetry import Sample
 from tests.contract.loopback import answering, saying
 
 TOKEN = "f00dcafe" * 8

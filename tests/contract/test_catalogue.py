@@ -8,8 +8,8 @@ import orjson
 import pytest
 
 from comfy_gateway.adapters.comfyui import HttpComfyServer
-from comfy_gateway.core.catalogue import Catalogue
-from comfy_gateway.core.upstream import Backend, Source, Upstream
+from comfy_gateway.core.prompts.catalogue import Catalogue
+from comfy_gateway.core.requests.upstream import Backend, Source, Upstream
 from simulators.comfyui import ComfySimulator, Installation, serve
 
 POORER = Installation(

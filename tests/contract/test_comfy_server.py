@@ -9,11 +9,11 @@ import pytest
 from aiohttp import web
 
 from comfy_gateway.adapters.comfyui import HttpComfyServer
-from comfy_gateway.core.catalogue import Catalogue
 from comfy_gateway.core.errors import BackendUnavailable
 from comfy_gateway.core.ports import ComfyServer, PromptAnswer, QueueIds
-from comfy_gateway.core.prompts import Outcome, outcome_of_history
-from comfy_gateway.core.upstream import Backend, Source, Upstream
+from comfy_gateway.core.prompts.catalogue import Catalogue
+from comfy_gateway.core.prompts.prompts import Outcome, outcome_of_history
+from comfy_gateway.core.requests.upstream import Backend, Source, Upstream
 from simulators.comfyui import ComfySimulator, serve
 from tests.conditions import wait_for
 from tests.contract.loopback import answering, saying

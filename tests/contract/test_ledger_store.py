@@ -16,9 +16,9 @@ from comfy_gateway.adapters.clock import SystemClock
 from comfy_gateway.adapters.sql import Database, SqlLedgerStore, open_database
 from comfy_gateway.core.errors import StoreUnavailable
 from comfy_gateway.core.ports import LedgerStore
-from comfy_gateway.core.prompts import Hiding, LedgerChange, LedgerRow, Outcome, PromptRecord
-from comfy_gateway.service.journal import Journal
-from comfy_gateway.service.ledger import Ledger, New
+from comfy_gateway.core.prompts.prompts import Hiding, LedgerChange, LedgerRow, Outcome, PromptRecord
+from comfy_gateway.service.prompts.journal import Journal
+from comfy_gateway.service.prompts.ledger import Ledger, New
 from tests.conditions import wait_for
 from tests.contract.postgres import PostgresServer
 from tests.fakes.ledger import FakeLedgerStore

@@ -9,7 +9,7 @@ import pytest
 
 from comfy_gateway.adapters.sql import Database, SqlLedgerStore, SqlPlainNames, open_database
 from comfy_gateway.core.errors import StoreUnavailable
-from comfy_gateway.core.prompts import LedgerChange, LedgerRow, PromptRecord
+from comfy_gateway.core.prompts.prompts import LedgerChange, LedgerRow, PromptRecord
 from tests.contract.postgres import PostgresServer
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""The promises of ``core.vault_ports.PodFiles``: over a simulated ComfyUI, a real agent, and servers that misbehave."""
+"""The promises of ``core.vault.ports.PodFiles``: over a simulated ComfyUI, a real agent, and servers that misbehave."""
 
 import os
 from collections.abc import AsyncIterator
@@ -12,10 +12,10 @@ from aiohttp import web
 
 from comfy_gateway.adapters.pod_files import HttpPodFiles
 from comfy_gateway.core.errors import PodFilesUnavailable
-from comfy_gateway.core.files import FileName
-from comfy_gateway.core.upstream import Backend, Source, Upstream
-from comfy_gateway.core.vault import size_of
-from comfy_gateway.core.vault_ports import FileAnswer, Found, PodFiles, PodPlace
+from comfy_gateway.core.files.files import FileName
+from comfy_gateway.core.requests.upstream import Backend, Source, Upstream
+from comfy_gateway.core.vault.ports import FileAnswer, Found, PodFiles, PodPlace
+from comfy_gateway.core.vault.vault import size_of
 from simulators.comfyui import ComfySimulator, serve
 from tests.agent.stand import TOKEN, agent_at
 from tests.contract.loopback import answering, saying

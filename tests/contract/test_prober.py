@@ -12,7 +12,7 @@ from aiohttp import web
 
 from comfy_gateway.adapters.prober import HttpProber
 from comfy_gateway.core.ports import Health, Prober
-from comfy_gateway.core.upstream import Upstream
+from comfy_gateway.core.requests.upstream import Upstream
 from tests.contract.loopback import Handler, answering, saying
 
 TOKEN = "f00dcafe" * 8

@@ -1,4 +1,4 @@
-"""The promises of ``core.sign_in.SignOutStore``, over SQLite, PostgreSQL and the fake that other tests use."""
+"""The promises of ``core.people.sign_in.SignOutStore``, over SQLite, PostgreSQL and the fake that other tests use."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -8,7 +8,7 @@ import pytest
 
 from comfy_gateway.adapters.sql import SqlSignOuts, open_database
 from comfy_gateway.core.errors import StoreUnavailable
-from comfy_gateway.core.sign_in import SignOutStore
+from comfy_gateway.core.people.sign_in import SignOutStore
 from tests.contract.postgres import PostgresServer
 from tests.fakes.sign_outs import FakeSignOuts
 

@@ -15,10 +15,10 @@ from sqlalchemy.exc import IntegrityError
 from comfy_gateway.adapters.sql import open_store
 from comfy_gateway.adapters.sql.engine import make_engine, read_url
 from comfy_gateway.core.errors import StaleRecord, StoreUnavailable
-from comfy_gateway.core.eta import Start
+from comfy_gateway.core.life.eta import Start
+from comfy_gateway.core.life.session import Pod, Session, State
+from comfy_gateway.core.people.users import IdKind, UserId
 from comfy_gateway.core.ports import SessionStore
-from comfy_gateway.core.session import Pod, Session, State
-from comfy_gateway.core.users import IdKind, UserId
 from tests.contract.postgres import PostgresServer
 
 ALICE = UserId(IdKind.NAMED, "alice")

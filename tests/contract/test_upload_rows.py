@@ -1,4 +1,4 @@
-"""The promises of ``core.input_ports.UploadRows``, over SQLite, PostgreSQL and the fake that other tests use."""
+"""The promises of ``core.inputs.ports.UploadRows``, over SQLite, PostgreSQL and the fake that other tests use."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -10,9 +10,9 @@ import pytest
 from comfy_gateway.adapters.sql import open_database
 from comfy_gateway.adapters.sql.upload_rows import SqlUploadRows
 from comfy_gateway.core.errors import StoreUnavailable
-from comfy_gateway.core.files import FileName
-from comfy_gateway.core.input_ports import UploadRows
-from comfy_gateway.core.uploads import Content, Copy, Upload
+from comfy_gateway.core.files.files import FileName
+from comfy_gateway.core.inputs.ports import UploadRows
+from comfy_gateway.core.inputs.uploads import Content, Copy, Upload
 from tests.contract.postgres import PostgresServer
 from tests.fakes.uploads import FakeUploadRows
 

@@ -1,4 +1,4 @@
-"""The promises of ``core.vault_ports.VaultDisk``, on a real disk and at an fsspec address."""
+"""The promises of ``core.vault.ports.VaultDisk``, on a real disk and at an fsspec address."""
 
 import asyncio
 import errno
@@ -20,7 +20,7 @@ from comfy_gateway.adapters.local_files import PARTS, LocalFiles
 from comfy_gateway.adapters.remote_files import RemoteFiles
 from comfy_gateway.adapters.vault_disk import BlockingFiles, ThreadedDisk, ThreadedPart
 from comfy_gateway.core.errors import StorageUnavailable
-from comfy_gateway.core.vault_ports import VaultDisk
+from comfy_gateway.core.vault.ports import VaultDisk
 from tests.conditions import wait_for
 
 MIB = 1024 * 1024

@@ -1,4 +1,4 @@
-"""The promises of ``core.vault_ports.VaultRows``, over SQLite and PostgreSQL."""
+"""The promises of ``core.vault.ports.VaultRows``, over SQLite and PostgreSQL."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -9,9 +9,9 @@ import pytest
 
 from comfy_gateway.adapters.sql import Database, SqlVaultRows, open_database
 from comfy_gateway.core.errors import StoreUnavailable
-from comfy_gateway.core.files import FileName
-from comfy_gateway.core.vault import StoredFile
-from comfy_gateway.core.vault_ports import VaultRows
+from comfy_gateway.core.files.files import FileName
+from comfy_gateway.core.vault.ports import VaultRows
+from comfy_gateway.core.vault.vault import StoredFile
 
 NOON = datetime(2026, 11, 23, 12, 0, 0, 123456, tzinfo=UTC)
 STORED = StoredFile(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comfy_gateway.core.keys import Keys
-from comfy_gateway.core.users import IdKind, UserId
+from comfy_gateway.core.people.users import IdKind, UserId
 
 MASTER = bytes(range(32))
 KEYS = Keys(MASTER)

@@ -12,7 +12,7 @@ from uuid import uuid4
 import aiohttp
 from PIL import Image
 
-from comfy_gateway.core.input_spaces import names_space
+from comfy_gateway.core.inputs.spaces import names_space
 from tests.conditions import wait_for
 from tests.e2e.world import Events, Person
 

@@ -9,8 +9,8 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from comfy_gateway.core.duty_servers import id_of
-from comfy_gateway.core.upstream import Upstream
+from comfy_gateway.core.requests.duty_servers import id_of
+from comfy_gateway.core.requests.upstream import Upstream
 from simulators.comfyui import ComfySimulator, serve
 from tests.e2e.conftest import StartGateway
 from tests.e2e.world import Duty, Person, eventually, picture

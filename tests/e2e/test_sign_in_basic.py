@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from comfy_gateway.core.keys import Keys
-from comfy_gateway.core.session_cookie import PLAIN_NAME, SessionCookies
+from comfy_gateway.core.people.session_cookie import PLAIN_NAME, SessionCookies
 from tests.conditions import wait_for
 from tests.e2e.gateway_process import GatewayProcess, running_gateway
 from tests.e2e.way_in import NotingComfyUI, ask, client, flows_hold, noting_comfyui

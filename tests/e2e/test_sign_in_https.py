@@ -14,7 +14,7 @@ import bcrypt
 import pytest
 import trustme
 
-from comfy_gateway.core.session_cookie import PLAIN_NAME, SECURE_NAME
+from comfy_gateway.core.people.session_cookie import PLAIN_NAME, SECURE_NAME
 from tests.e2e.gateway_process import running_gateway
 from tests.e2e.way_in import ask, client, noting_comfyui
 

@@ -18,8 +18,8 @@ from comfy_gateway.accounts.editor import UsersEditor
 from comfy_gateway.adapters.argon2_hashes import Argon2Hashes
 from comfy_gateway.adapters.users_file import UsersFile
 from comfy_gateway.core.keys import Keys
-from comfy_gateway.core.roles import Role
-from comfy_gateway.core.session_cookie import SECURE_NAME, SessionCookies, SignedIn
+from comfy_gateway.core.people.roles import Role
+from comfy_gateway.core.people.session_cookie import SECURE_NAME, SessionCookies, SignedIn
 from tests.e2e.browser import chromium
 from tests.e2e.gateway_process import GatewayProcess, running_gateway
 from tests.e2e.way_in import NotingComfyUI, ask, client, flows_hold, noting_comfyui

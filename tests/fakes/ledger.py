@@ -8,9 +8,9 @@ from typing import Any
 
 from comfy_gateway.core.errors import StoreUnavailable
 from comfy_gateway.core.ports import Clock, Entries
-from comfy_gateway.core.prompts import Hiding, LedgerChange, LedgerRow, PromptRecord, ended_key
-from comfy_gateway.service.journal import Journal
-from comfy_gateway.service.ledger import Ledger
+from comfy_gateway.core.prompts.prompts import Hiding, LedgerChange, LedgerRow, PromptRecord, ended_key
+from comfy_gateway.service.prompts.journal import Journal
+from comfy_gateway.service.prompts.ledger import Ledger
 
 
 class FakeLedgerStore:

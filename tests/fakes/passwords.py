@@ -2,11 +2,11 @@
 
 import hashlib
 
-from comfy_gateway.core.sign_in import PasswordsUnavailable
+from comfy_gateway.core.people.sign_in import PasswordsUnavailable
 
 
 class FakePasswords:
-    """Implements ``core.sign_in.Passwords``. Names are compared without case."""
+    """Implements ``core.people.sign_in.Passwords``. Names are compared without case."""
 
     def __init__(self, **passwords: str) -> None:
         self.passwords = passwords
@@ -31,7 +31,7 @@ class FakePasswords:
 
 
 class FakeHashes:
-    """Implements ``core.sign_in.TokenHashes`` without cost."""
+    """Implements ``core.people.sign_in.TokenHashes`` without cost."""
 
     def __init__(self) -> None:
         self.verified: list[str] = []

@@ -10,12 +10,12 @@ from typing import Any
 import orjson
 
 from comfy_gateway.core.errors import AgentUnavailable, BackendUnavailable, PromptRefused
+from comfy_gateway.core.life.telemetry import Sample
+from comfy_gateway.core.people.users import UserId
 from comfy_gateway.core.ports import Fates, Health, PromptAnswer, QueueIds
-from comfy_gateway.core.prompts import Outcome
-from comfy_gateway.core.refusals import Refusal
-from comfy_gateway.core.telemetry import Sample
-from comfy_gateway.core.upstream import Backend, Upstream
-from comfy_gateway.core.users import UserId
+from comfy_gateway.core.prompts.prompts import Outcome
+from comfy_gateway.core.requests.refusals import Refusal
+from comfy_gateway.core.requests.upstream import Backend, Upstream
 from tests.fakes.clock import FakeClock
 from tests.fakes.cloud import FakeCloud
 
@@ -200,7 +200,7 @@ def _id_of(host: str) -> str:
 
 @dataclass
 class FakeWitness:
-    """Implements ``service.rescue.Witness``: every server but these has been up for ever."""
+    """Implements ``service.prompts.rescue.Witness``: every server but these has been up for ever."""
 
     restarted: set[str] = field(default_factory=set)
 
@@ -211,7 +211,7 @@ class FakeWitness:
 
 @dataclass
 class FakeInputs:
-    """Implements ``service.rescue.Inputs``: notes what was carried where."""
+    """Implements ``service.prompts.rescue.Inputs``: notes what was carried where."""
 
     carried: list[tuple[str, str]] = field(default_factory=list)
     """Backend id and prompt id."""

@@ -6,7 +6,7 @@ from comfy_gateway.core.errors import StoreUnavailable
 
 
 class FakeSignOuts:
-    """Implements ``core.sign_in.SignOutStore``; down when told so."""
+    """Implements ``core.people.sign_in.SignOutStore``; down when told so."""
 
     def __init__(self) -> None:
         self.rows: dict[str, datetime] = {}

@@ -6,11 +6,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from comfy_gateway.core.costs import Bill
 from comfy_gateway.core.errors import StaleRecord, StoreUnavailable
-from comfy_gateway.core.eta import Start
-from comfy_gateway.core.session import Pod, Session, State
-from comfy_gateway.core.users import UserId
+from comfy_gateway.core.life.eta import Start
+from comfy_gateway.core.life.session import Pod, Session, State
+from comfy_gateway.core.money.costs import Bill
+from comfy_gateway.core.people.users import UserId
 from tests.fakes.clock import FakeClock
 
 

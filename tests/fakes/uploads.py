@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 
 from comfy_gateway.core.errors import StoreUnavailable
-from comfy_gateway.core.files import FileName
-from comfy_gateway.core.uploads import Copy, Upload
+from comfy_gateway.core.files.files import FileName
+from comfy_gateway.core.inputs.uploads import Copy, Upload
 
 
 class FakeUploadRows:
-    """Implements ``core.input_ports.UploadRows``."""
+    """Implements ``core.inputs.ports.UploadRows``."""
 
     def __init__(self) -> None:
         self.uploads: dict[object, Upload] = {}

@@ -8,7 +8,7 @@ from tests.fakes.clock import FakeClock
 
 @dataclass
 class FakeVault:
-    """Implements ``service.life.Vault``."""
+    """Implements ``service.life.life.Vault``."""
 
     clock: FakeClock
     takes_s: float = 0.0

@@ -8,22 +8,22 @@ from typing import Final
 from urllib.parse import unquote
 
 from comfy_gateway.core import loose_json
-from comfy_gateway.core.callers import TrustedProxies, find_caller, without_query_key
-from comfy_gateway.core.classify import PathRefused, classify, needs_identity, prompt_id_of, route_of
-from comfy_gateway.core.cookie import IdentityCookie, cookie_values, without_identity_cookie
-from comfy_gateway.core.frames import read, text
-from comfy_gateway.core.homes import Home, asked
-from comfy_gateway.core.hosts import AllowedHosts, check_origin, explain_foreign
-from comfy_gateway.core.identity import IdentityRules, RequestFacts, identify
-from comfy_gateway.core.input_refs import read as read_ref
-from comfy_gateway.core.input_refs import written
-from comfy_gateway.core.input_spaces import InputSpaces
+from comfy_gateway.core.events.frames import read, text
+from comfy_gateway.core.files.homes import Home, asked
+from comfy_gateway.core.files.view_query import file_of_query, naming
+from comfy_gateway.core.inputs.refs import read as read_ref
+from comfy_gateway.core.inputs.refs import written
+from comfy_gateway.core.inputs.spaces import InputSpaces
 from comfy_gateway.core.keys import Keys
-from comfy_gateway.core.prompt_body import PromptBody
-from comfy_gateway.core.request_head import refuse_head
-from comfy_gateway.core.return_path import safe_return
-from comfy_gateway.core.users import is_valid_name
-from comfy_gateway.core.view_query import file_of_query, naming
+from comfy_gateway.core.people.callers import TrustedProxies, find_caller, without_query_key
+from comfy_gateway.core.people.cookie import IdentityCookie, cookie_values, without_identity_cookie
+from comfy_gateway.core.people.hosts import AllowedHosts, check_origin, explain_foreign
+from comfy_gateway.core.people.identity import IdentityRules, RequestFacts, identify
+from comfy_gateway.core.people.return_path import safe_return
+from comfy_gateway.core.people.users import is_valid_name
+from comfy_gateway.core.prompts.body import PromptBody
+from comfy_gateway.core.requests.classify import PathRefused, classify, needs_identity, prompt_id_of, route_of
+from comfy_gateway.core.requests.request_head import refuse_head
 
 _COOKIE: Final = IdentityCookie("a key of tests")
 _RULES: Final = IdentityRules()

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from comfy_gateway.core.classify import PathRefused, classify, needs_identity
+from comfy_gateway.core.requests.classify import PathRefused, classify, needs_identity
 from simulators.comfyui import ComfySimulator, serve
 from tests.e2e.gateway_process import GatewayProcess, running_gateway
 from tests.e2e.world import picture

@@ -11,7 +11,7 @@ from typing import Any
 from mitmproxy.options import Options
 from mitmproxy.tools.dump import DumpMaster
 
-from comfy_gateway.core.upstream import Backend, Source, Upstream
+from comfy_gateway.core.requests.upstream import Backend, Source, Upstream
 from comfy_gateway.hooks.edge import Edge
 from comfy_gateway.hooks.fast_path import FastPathHook
 from comfy_gateway.hooks.lifecycle import LifecycleHook

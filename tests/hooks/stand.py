@@ -14,21 +14,21 @@ from mitmproxy.flow import Error
 from mitmproxy.proxy.layers.http import _hooks as events
 from mitmproxy.test import taddons, tflow
 
-from comfy_gateway.core.admission import Caps
-from comfy_gateway.core.classify import RouteRules
-from comfy_gateway.core.client_ids import ClientIds
-from comfy_gateway.core.cookie import IdentityCookie
 from comfy_gateway.core.errors import PromptRefused
-from comfy_gateway.core.hosts import AllowedHosts
-from comfy_gateway.core.identity import IdentityRules
-from comfy_gateway.core.idleness import IdleLimits
 from comfy_gateway.core.keys import Keys
-from comfy_gateway.core.market import Market
+from comfy_gateway.core.life.idleness import IdleLimits
+from comfy_gateway.core.money.admission import Caps
+from comfy_gateway.core.money.market import Market
+from comfy_gateway.core.money.profiles import Profile
+from comfy_gateway.core.people.client_ids import ClientIds
+from comfy_gateway.core.people.cookie import IdentityCookie
+from comfy_gateway.core.people.hosts import AllowedHosts
+from comfy_gateway.core.people.identity import IdentityRules
+from comfy_gateway.core.people.users import IdKind, UserId
 from comfy_gateway.core.ports import Candidate
-from comfy_gateway.core.profiles import Profile
-from comfy_gateway.core.refusals import Refusal
-from comfy_gateway.core.upstream import Backend, Source, Upstream
-from comfy_gateway.core.users import IdKind, UserId
+from comfy_gateway.core.requests.classify import RouteRules
+from comfy_gateway.core.requests.refusals import Refusal
+from comfy_gateway.core.requests.upstream import Backend, Source, Upstream
 from comfy_gateway.hooks import edge
 from comfy_gateway.hooks.deadlines import DeadlinesHook
 from comfy_gateway.hooks.edge import Door, Edge
@@ -39,18 +39,18 @@ from comfy_gateway.hooks.inspect import InspectHook
 from comfy_gateway.hooks.prompts import PromptsHook
 from comfy_gateway.hooks.redact import RedactHook
 from comfy_gateway.hooks.router import RouterHook
-from comfy_gateway.service.activity import Activity
-from comfy_gateway.service.bursts import Bursts
-from comfy_gateway.service.files import Files
+from comfy_gateway.service.files.files import Files
+from comfy_gateway.service.files.told_files import ToldFiles
+from comfy_gateway.service.life.bursts import Bursts
+from comfy_gateway.service.life.rules import Rules
+from comfy_gateway.service.life.sessions import Sessions
+from comfy_gateway.service.life.wishes import Wishes
 from comfy_gateway.service.meters import Meters
-from comfy_gateway.service.routes import Routes
-from comfy_gateway.service.rules import Rules
-from comfy_gateway.service.sessions import Sessions
-from comfy_gateway.service.submission import Submission
+from comfy_gateway.service.prompts.activity import Activity
+from comfy_gateway.service.prompts.submission import Submission
+from comfy_gateway.service.prompts.turns import Turns
+from comfy_gateway.service.requests.routes import Routes
 from comfy_gateway.service.tasks import Tasks
-from comfy_gateway.service.told_files import ToldFiles
-from comfy_gateway.service.turns import Turns
-from comfy_gateway.service.wishes import Wishes
 from tests.fakes.clock import FakeClock
 from tests.fakes.ledger import ledger_in_memory
 from tests.fakes.servers import FakeComfyServer

@@ -9,8 +9,8 @@ import pytest
 from mitmproxy.proxy.layers.http import _http1
 from yarl import URL
 
-from comfy_gateway.core.callers import TrustedProxies
-from comfy_gateway.core.upstream import Backend
+from comfy_gateway.core.people.callers import TrustedProxies
+from comfy_gateway.core.requests.upstream import Backend
 from comfy_gateway.hooks.bounds import BoundsHook, ConnectionBounds
 from tests.hooks.running import mitmproxy_before, server
 from tests.hooks.stand import Stand

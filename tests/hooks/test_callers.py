@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import pytest
 from mitmproxy import http
 
-from comfy_gateway.core.callers import TrustedProxies
-from comfy_gateway.core.identity import IdentityRules
-from comfy_gateway.core.sign_in import AuthMode
-from comfy_gateway.core.users import IdKind, UserId
+from comfy_gateway.core.people.callers import TrustedProxies
+from comfy_gateway.core.people.identity import IdentityRules
+from comfy_gateway.core.people.sign_in import AuthMode
+from comfy_gateway.core.people.users import IdKind, UserId
 from comfy_gateway.hooks import edge
 from comfy_gateway.hooks.secret_headers import hidden
 from tests.hooks.stand import ALICE, PEER, Stand, ask, prompt, socket

@@ -8,9 +8,9 @@ import pytest
 from mitmproxy import http
 from mitmproxy.test import taddons
 
-from comfy_gateway.core.content_coding import WORTHWHILE_BYTES
+from comfy_gateway.core.requests.content_coding import WORTHWHILE_BYTES
 from comfy_gateway.hooks.compress import CompressHook
-from comfy_gateway.service.compressed_bodies import CompressedBodies
+from comfy_gateway.service.interface.compressed_bodies import CompressedBodies
 from tests.hooks.stand import Stand, ask
 
 INFO = json.dumps({"LoadImage": {"input": {"required": {"image": [["mine.png"] * 200]}}}}).encode()

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from mitmproxy import http
 
-from comfy_gateway.core.client_ids import ClientIds
-from comfy_gateway.core.upstream import Backend
-from comfy_gateway.core.users import UserId
+from comfy_gateway.core.people.client_ids import ClientIds
+from comfy_gateway.core.people.users import UserId
+from comfy_gateway.core.requests.upstream import Backend
 from comfy_gateway.hooks import edge
 from comfy_gateway.hooks.fail_closed import fail_closed, fail_closed_async
-from comfy_gateway.service.routes import Routes
+from comfy_gateway.service.requests.routes import Routes
 from tests.hooks.stand import DUTY, NOWHERE, Stand, ask, prompt, socket
 
 SECRET = "the address of an inner server"

@@ -3,8 +3,8 @@
 import pytest
 from mitmproxy import http
 
-from comfy_gateway.core.hosts import AllowedHosts
-from comfy_gateway.core.upstream import Backend, Source, Upstream
+from comfy_gateway.core.people.hosts import AllowedHosts
+from comfy_gateway.core.requests.upstream import Backend, Source, Upstream
 from comfy_gateway.hooks.secret_headers import BLOT, hidden
 from tests.hooks.stand import ALICE, DUTY, HOME, HOST, PEER, POD, SITE_KEY, Stand, ask, prompt, socket
 from tests.hooks.test_identity import cookie_of

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import pytest
 from mitmproxy import http
 
-from comfy_gateway.core.identity import IdentityRules
-from comfy_gateway.core.users import IdKind, UserId
+from comfy_gateway.core.people.identity import IdentityRules
+from comfy_gateway.core.people.users import IdKind, UserId
 from comfy_gateway.hooks import edge
 from tests.hooks.stand import ALICE, BOB, NOWHERE, PEER, Pairs, Stand, ask, prompt, socket
 

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 from mitmproxy.proxy.layers.http import _http1, _http2
 
-from comfy_gateway.core.upstream import Backend
+from comfy_gateway.core.requests.upstream import Backend
 from comfy_gateway.hooks.deadlines import DeadlinesHook
 from tests.conditions import wait_for
 from tests.hooks.running import Talk, closed_port, deaf_port, mitmproxy_before, server

@@ -6,16 +6,16 @@ import pytest
 from mitmproxy import http
 
 from comfy_gateway.core import site_contract
-from comfy_gateway.core.files import FileName
-from comfy_gateway.core.operator_routes import OperatorRoutes
-from comfy_gateway.core.view_query import file_of_query
-from comfy_gateway.core.visibility import Isolation, Visibility
-from comfy_gateway.core.whereabouts import InStore, Nowhere, Whereabouts
+from comfy_gateway.core.files.files import FileName
+from comfy_gateway.core.files.view_query import file_of_query
+from comfy_gateway.core.files.whereabouts import InStore, Nowhere, Whereabouts
+from comfy_gateway.core.prompts.visibility import Isolation, Visibility
+from comfy_gateway.core.requests.operator_routes import OperatorRoutes
 from comfy_gateway.hooks import edge
 from comfy_gateway.hooks.edge import NoInputs
-from comfy_gateway.service.file_owners import FileOwners
-from comfy_gateway.service.files import Files
-from comfy_gateway.service.told_files import ToldFiles
+from comfy_gateway.service.files.file_owners import FileOwners
+from comfy_gateway.service.files.files import Files
+from comfy_gateway.service.files.told_files import ToldFiles
 from tests.hooks.stand import ALICE, BOB, HOME, POD, Stand, ask
 
 ACTIONS, FULL = Visibility(Isolation.ACTIONS), Visibility(Isolation.FULL)

@@ -6,9 +6,9 @@ from typing import cast
 import pytest
 
 from comfy_gateway.core.errors import BackendUnavailable
-from comfy_gateway.core.interface_files import Told
-from comfy_gateway.service.interface_cache import InterfaceCache
-from comfy_gateway.service.interface_store import InterfaceStore
+from comfy_gateway.core.interface.files import Told
+from comfy_gateway.service.interface.cache import InterfaceCache
+from comfy_gateway.service.interface.store import InterfaceStore
 from comfy_gateway.service.tasks import Tasks
 from tests.fakes.clock import FakeClock
 from tests.hooks.stand import Stand, ask

@@ -115,7 +115,7 @@ async def test_only_a_start_that_fails_ends_the_process(stand: Stand, tmp_path: 
 
     class Complaining(Part):
         async def start(self) -> Edge:
-            logging.getLogger("comfy_gateway.service.vault_trouble").error("The vault cannot be written")
+            logging.getLogger("comfy_gateway.service.vault.trouble").error("The vault cannot be written")
             return await super().start()
 
     for fault, fatal in (

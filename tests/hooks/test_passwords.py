@@ -8,7 +8,7 @@ import bcrypt
 import pytest
 import trustme
 
-from comfy_gateway.core.sign_in import PasswordsUnavailable
+from comfy_gateway.core.people.sign_in import PasswordsUnavailable
 from comfy_gateway.hooks.passwords import (
     LDAP_TIMEOUT_S,
     LOOK_EVERY_S,

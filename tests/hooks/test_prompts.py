@@ -10,14 +10,14 @@ import orjson
 import pytest
 from mitmproxy import http
 
-from comfy_gateway.core.identity import IdentityRules
-from comfy_gateway.core.prompts import Outcome
-from comfy_gateway.core.refusals import MAX_PROMPT_BYTES
-from comfy_gateway.core.socket_ids import upstream_sid
-from comfy_gateway.core.users import IdKind, UserId
+from comfy_gateway.core.events.socket_ids import upstream_sid
+from comfy_gateway.core.people.identity import IdentityRules
+from comfy_gateway.core.people.users import IdKind, UserId
+from comfy_gateway.core.prompts.prompts import Outcome
+from comfy_gateway.core.requests.refusals import MAX_PROMPT_BYTES
 from comfy_gateway.hooks import edge
 from comfy_gateway.hooks.secret_headers import hidden
-from comfy_gateway.service.submission import SOCKET_WAIT_S
+from comfy_gateway.service.prompts.submission import SOCKET_WAIT_S
 from tests.hooks.stand import ALICE, DUTY, KEYS, NOWHERE, POD, RULES, Stand, ask, prompt, socket, standing
 
 BODY = b'{"prompt": {"1": {"class_type": "EmptyImage"}}, "client_id": "tab"}'

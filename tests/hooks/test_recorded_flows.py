@@ -7,7 +7,7 @@ from mitmproxy import http
 from mitmproxy.flow import Error
 from mitmproxy.test import tflow
 
-from comfy_gateway.core.users import UserId
+from comfy_gateway.core.people.users import UserId
 from comfy_gateway.hooks import edge
 from tests.hooks.stand import ALICE, DUTY, Stand, ask, prompt, socket
 from tests.hooks.test_prompts import BODY, accepted

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from mitmproxy import http, io
 
-from comfy_gateway.core.upstream import Upstream
+from comfy_gateway.core.requests.upstream import Upstream
 from comfy_gateway.hooks.secret_headers import BLOT
 from tests.conditions import wait_for
 from tests.hooks.running import mitmproxy_before, server

@@ -5,10 +5,10 @@ from mitmproxy import http
 from mitmproxy.proxy.layers.http import _hooks as events
 
 from comfy_gateway.core.keys import Keys
-from comfy_gateway.core.session_cookie import PLAIN_NAME, SECURE_NAME, SessionCookies, SignedIn
+from comfy_gateway.core.people.session_cookie import PLAIN_NAME, SECURE_NAME, SessionCookies, SignedIn
 from comfy_gateway.hooks import edge
 from comfy_gateway.hooks.secret_headers import BLOT, hidden
-from comfy_gateway.service.signed_in import SignedInSessions
+from comfy_gateway.service.people.signed_in import SignedInSessions
 from tests.fakes.clock import FakeClock
 from tests.fakes.sign_outs import FakeSignOuts
 from tests.hooks.stand import ALICE, POD, Stand, ask

@@ -8,13 +8,13 @@ import pytest
 from mitmproxy import http
 from mitmproxy.flow import Error as FlowError
 
-from comfy_gateway.core.classify import RequestClass, RouteRules
-from comfy_gateway.core.files import FileName
-from comfy_gateway.core.identity import IdentityRules
-from comfy_gateway.core.upstream import Upstream
-from comfy_gateway.core.users import UserId
-from comfy_gateway.core.view_query import file_of_query
-from comfy_gateway.core.whereabouts import InStore, OnBackend, Unknown, Whereabouts
+from comfy_gateway.core.files.files import FileName
+from comfy_gateway.core.files.view_query import file_of_query
+from comfy_gateway.core.files.whereabouts import InStore, OnBackend, Unknown, Whereabouts
+from comfy_gateway.core.people.identity import IdentityRules
+from comfy_gateway.core.people.users import UserId
+from comfy_gateway.core.requests.classify import RequestClass, RouteRules
+from comfy_gateway.core.requests.upstream import Upstream
 from comfy_gateway.hooks import edge
 from comfy_gateway.hooks.edge import NoInputs
 from tests.hooks.stand import ALICE, BOB, DUTY, HOME, PEER, POD, Stand, ask, prompt, socket, standing

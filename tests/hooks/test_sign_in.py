@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from comfy_gateway.core.callers import Caller
-from comfy_gateway.core.refusals import Refusal
-from comfy_gateway.core.roles import NOBODY, Role, Standing
-from comfy_gateway.core.session_cookie import SignedIn
-from comfy_gateway.core.sign_in import BEARER, AuthMode, Recognised, not_signed_in, wrong_credentials
-from comfy_gateway.core.users import IdKind, UserId
+from comfy_gateway.core.people.callers import Caller
+from comfy_gateway.core.people.roles import NOBODY, Role, Standing
+from comfy_gateway.core.people.session_cookie import SignedIn
+from comfy_gateway.core.people.sign_in import BEARER, AuthMode, Recognised, not_signed_in, wrong_credentials
+from comfy_gateway.core.people.users import IdKind, UserId
+from comfy_gateway.core.requests.refusals import Refusal
 from comfy_gateway.hooks import edge
 from comfy_gateway.hooks.identity import standing_of
 from tests.hooks.stand import ALICE, PEER, Stand, ask, prompt, socket
@@ -23,7 +23,7 @@ OPERATOR = Standing(ALICE, Role.OPERATOR, is_proven=True)
 
 @dataclass
 class StandInSignIn:
-    """Implements ``core.sign_in.SignIn``: says what it was told to."""
+    """Implements ``core.people.sign_in.SignIn``: says what it was told to."""
 
     answer: Recognised = field(default_factory=lambda: Recognised(PROVEN, session=SESSION))
     by_session: Recognised = field(default_factory=Recognised)

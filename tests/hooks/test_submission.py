@@ -12,12 +12,12 @@ import orjson
 import pytest
 from mitmproxy import http
 
-from comfy_gateway.core.identity import IdentityRules
+from comfy_gateway.core.people.identity import IdentityRules
 from comfy_gateway.core.ports import PromptAnswer
-from comfy_gateway.core.prompts import Outcome, PromptRecord
-from comfy_gateway.core.refusals import Refusal
+from comfy_gateway.core.prompts.prompts import Outcome, PromptRecord
+from comfy_gateway.core.requests.refusals import Refusal
 from comfy_gateway.hooks import edge
-from comfy_gateway.service import submission
+from comfy_gateway.service.prompts import submission
 from tests.hooks.stand import ALICE, BOB, DUTY, PEER, POD, RULES, Stand, prompt, standing
 
 NODES = {"1": {"class_type": "EmptyImage"}}

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from comfy_gateway.core.prompts import Outcome, PromptRecord
+from comfy_gateway.core.prompts.prompts import Outcome, PromptRecord
 from tests.hooks.stand import ALICE, DUTY, POD, Stand, prompt, standing
 from tests.hooks.test_submission import accepted, body, refused, sent, told
 

@@ -11,11 +11,11 @@ import pytest
 from mitmproxy import http
 from mitmproxy.io import FlowReader
 
-from comfy_gateway.core import frames
-from comfy_gateway.core.classify import RequestClass
-from comfy_gateway.core.socket_ids import upstream_sid
-from comfy_gateway.core.stories import Stories, Story
-from comfy_gateway.core.users import IdKind, UserId
+from comfy_gateway.core.events import frames
+from comfy_gateway.core.events.socket_ids import upstream_sid
+from comfy_gateway.core.events.stories import Stories, Story
+from comfy_gateway.core.people.users import IdKind, UserId
+from comfy_gateway.core.requests.classify import RequestClass
 from comfy_gateway.hooks import edge
 from tests.e2e.gateway_process import environment, mitmdump
 from tests.hooks.stand import DUTY, HOME, KEYS, POD, Stand, standing

@@ -4,10 +4,10 @@ import random
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
-from comfy_gateway.core.market import MarketLimits, starting
-from comfy_gateway.core.prompts import Outcome
-from comfy_gateway.core.session import Event, State
-from comfy_gateway.core.users import IdKind, UserId
+from comfy_gateway.core.life.session import Event, State
+from comfy_gateway.core.money.market import MarketLimits, starting
+from comfy_gateway.core.people.users import IdKind, UserId
+from comfy_gateway.core.prompts.prompts import Outcome
 from tests.fakes.clock import FakeClock
 from tests.fakes.cloud import RentedPod
 from tests.schedules.schedule import (

@@ -17,28 +17,28 @@ from comfy_gateway.adapters.clock import SystemClock
 from comfy_gateway.adapters.comfyui import HttpComfyServer
 from comfy_gateway.adapters.comfyui_inputs import HttpInputServer
 from comfy_gateway.adapters.input_store import DiskInputStore
-from comfy_gateway.core.files import FileName
-from comfy_gateway.core.input_ports import AgentPlace
-from comfy_gateway.core.input_refs import read
-from comfy_gateway.core.input_spaces import EVERYBODYS, InputSpaces
+from comfy_gateway.core.files.files import FileName
+from comfy_gateway.core.inputs.ports import AgentPlace
+from comfy_gateway.core.inputs.refs import read
+from comfy_gateway.core.inputs.spaces import EVERYBODYS, InputSpaces
+from comfy_gateway.core.inputs.uploads import Content
 from comfy_gateway.core.keys import Keys
-from comfy_gateway.core.uploads import Content
-from comfy_gateway.core.upstream import Backend, Source, Upstream
-from comfy_gateway.core.users import IdKind, UserId
-from comfy_gateway.core.visibility import OPEN, Visibility
-from comfy_gateway.service.activity import Activity
-from comfy_gateway.service.catalogues import Catalogues
-from comfy_gateway.service.file_owners import FileOwners
-from comfy_gateway.service.files import Files
-from comfy_gateway.service.input_book import InputBook
-from comfy_gateway.service.input_lists import InputLists
-from comfy_gateway.service.input_retention import InputRetention
-from comfy_gateway.service.input_transfers import POD_BODY_BYTES, InputTransfers
-from comfy_gateway.service.input_uploads import InputUploads, Taken, UploadForm
-from comfy_gateway.service.inputs import Inputs
-from comfy_gateway.service.routes import Routes
+from comfy_gateway.core.people.users import IdKind, UserId
+from comfy_gateway.core.prompts.visibility import OPEN, Visibility
+from comfy_gateway.core.requests.upstream import Backend, Source, Upstream
+from comfy_gateway.service.files.file_owners import FileOwners
+from comfy_gateway.service.files.files import Files
+from comfy_gateway.service.files.told_files import ToldFiles
+from comfy_gateway.service.inputs.book import InputBook
+from comfy_gateway.service.inputs.inputs import Inputs
+from comfy_gateway.service.inputs.lists import InputLists
+from comfy_gateway.service.inputs.retention import InputRetention
+from comfy_gateway.service.inputs.transfers import POD_BODY_BYTES, InputTransfers
+from comfy_gateway.service.inputs.uploads import InputUploads, Taken, UploadForm
+from comfy_gateway.service.prompts.activity import Activity
+from comfy_gateway.service.prompts.catalogues import Catalogues
+from comfy_gateway.service.requests.routes import Routes
 from comfy_gateway.service.tasks import Tasks
-from comfy_gateway.service.told_files import ToldFiles
 from simulators.comfyui import ComfySimulator, serve
 from tests.fakes.ledger import ledger_in_memory
 from tests.fakes.uploads import FakeUploadRows

@@ -1,8 +1,8 @@
 """What users are told of their own session, over the fakes."""
 
-from comfy_gateway.core.own_pod import Policy
-from comfy_gateway.service.boot_times import BootTimes
-from comfy_gateway.service.own_session import OwnSession
+from comfy_gateway.core.life.own_pod import Policy
+from comfy_gateway.service.life.boot_times import BootTimes
+from comfy_gateway.service.life.own_session import OwnSession
 from tests.service.world import World
 
 LIBERAL = Policy(may_promote=True)

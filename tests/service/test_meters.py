@@ -6,20 +6,20 @@ from collections.abc import Sequence
 import pytest
 from prometheus_client import generate_latest
 
-from comfy_gateway.core.classify import RequestClass
 from comfy_gateway.core.errors import (
     CapacityRefused,
     CloudRefused,
     CloudUnauthorized,
     CloudUnavailable,
 )
+from comfy_gateway.core.life.session import Event, State
 from comfy_gateway.core.ports import Candidate, CloudPod
-from comfy_gateway.core.prompts import Outcome
-from comfy_gateway.core.session import Event, State
-from comfy_gateway.core.upstream import Source
-from comfy_gateway.service.counted_cloud import CountedCloud
+from comfy_gateway.core.prompts.prompts import Outcome
+from comfy_gateway.core.requests.classify import RequestClass
+from comfy_gateway.core.requests.upstream import Source
+from comfy_gateway.service.cloud.counted_cloud import CountedCloud
 from comfy_gateway.service.meters import CloudCall, CloudOutcome, Meters
-from comfy_gateway.service.spend_meter import INTERVAL_S, show_spend
+from comfy_gateway.service.money.spend_meter import INTERVAL_S, show_spend
 from comfy_gateway.site.relay.limits import RelayStats
 from tests.programs import require_program
 from tests.service.world import ALICE, World

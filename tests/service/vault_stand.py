@@ -15,14 +15,14 @@ from comfy_gateway.adapters.local_files import PARTS, LocalFiles
 from comfy_gateway.adapters.pod_files import HttpPodFiles
 from comfy_gateway.adapters.sql import Database, SqlVaultRows, open_database
 from comfy_gateway.adapters.vault_disk import ThreadedDisk
-from comfy_gateway.core.files import FileName, shown
+from comfy_gateway.core.files.files import FileName, shown
+from comfy_gateway.core.life.session import Event, Pod, Session, State
+from comfy_gateway.core.people.users import UserId
 from comfy_gateway.core.ports import Clock
-from comfy_gateway.core.session import Event, Pod, Session, State
-from comfy_gateway.core.upstream import Backend, Source, Upstream
-from comfy_gateway.core.users import UserId
-from comfy_gateway.core.vault import StoredFile
-from comfy_gateway.core.vault_ports import PodPlace, VaultDisk, VaultRows
-from comfy_gateway.service.vault import Vault
+from comfy_gateway.core.requests.upstream import Backend, Source, Upstream
+from comfy_gateway.core.vault.ports import PodPlace, VaultDisk, VaultRows
+from comfy_gateway.core.vault.vault import StoredFile
+from comfy_gateway.service.vault.vault import Vault
 from simulators.comfyui import ComfySimulator, serve
 from tests.agent.stand import TOKEN, agent_at
 from tests.conditions import wait_for
@@ -149,7 +149,7 @@ class PodStand:
 
 @dataclass
 class Places:
-    """Implements ``service.vault.Pods``."""
+    """Implements ``service.vault.vault.Pods``."""
 
     places: dict[str, PodPlace] = field(default_factory=dict)
     serving: set[str] = field(default_factory=set)

@@ -8,41 +8,41 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from comfy_gateway.core.admission import Caps
-from comfy_gateway.core.alarms import AlarmKind
-from comfy_gateway.core.idleness import IdleLimits
 from comfy_gateway.core.keys import Keys
-from comfy_gateway.core.market import Market
-from comfy_gateway.core.pod_address import PodAddresses
-from comfy_gateway.core.podname import PodNames
+from comfy_gateway.core.life.idleness import IdleLimits
+from comfy_gateway.core.life.session import Event, Session, State
+from comfy_gateway.core.money.admission import Caps
+from comfy_gateway.core.money.alarms import AlarmKind
+from comfy_gateway.core.money.market import Market
+from comfy_gateway.core.people.users import IdKind, UserId
+from comfy_gateway.core.pods.pod_address import PodAddresses
+from comfy_gateway.core.pods.podname import PodNames
 from comfy_gateway.core.ports import AlarmSender, Candidate, SessionStore
-from comfy_gateway.core.prompts import Outcome, PromptRecord
-from comfy_gateway.core.session import Event, Session, State
-from comfy_gateway.core.upstream import Backend, Source, Upstream
-from comfy_gateway.core.users import IdKind, UserId
-from comfy_gateway.service.activity import Activity
-from comfy_gateway.service.alarms import Alarms
-from comfy_gateway.service.bursts import Bursts
-from comfy_gateway.service.catalogues import Catalogues
-from comfy_gateway.service.cloud_watch import CloudWatch
-from comfy_gateway.service.duty_pool import DutyPool
-from comfy_gateway.service.endings import Endings
-from comfy_gateway.service.keeping import Keeping
-from comfy_gateway.service.launch import Launch
-from comfy_gateway.service.life import Life, backend_of
-from comfy_gateway.service.placement import Placement
-from comfy_gateway.service.readings import Readings
-from comfy_gateway.service.rescue import Rescue
-from comfy_gateway.service.routes import Routes
-from comfy_gateway.service.rules import Rules
-from comfy_gateway.service.sessions import Sessions
-from comfy_gateway.service.settling import Settling
-from comfy_gateway.service.signals import Signals
-from comfy_gateway.service.spending import Spending
-from comfy_gateway.service.strays import Strays
+from comfy_gateway.core.prompts.prompts import Outcome, PromptRecord
+from comfy_gateway.core.requests.upstream import Backend, Source, Upstream
+from comfy_gateway.service.cloud.cloud_watch import CloudWatch
+from comfy_gateway.service.cloud.strays import Strays
+from comfy_gateway.service.life.bursts import Bursts
+from comfy_gateway.service.life.endings import Endings
+from comfy_gateway.service.life.keeping import Keeping
+from comfy_gateway.service.life.launch import Launch
+from comfy_gateway.service.life.life import Life, backend_of
+from comfy_gateway.service.life.readings import Readings
+from comfy_gateway.service.life.rules import Rules
+from comfy_gateway.service.life.sessions import Sessions
+from comfy_gateway.service.life.signals import Signals
+from comfy_gateway.service.life.wishes import Wishes
+from comfy_gateway.service.money.alarms import Alarms
+from comfy_gateway.service.money.spending import Spending
+from comfy_gateway.service.prompts.activity import Activity
+from comfy_gateway.service.prompts.catalogues import Catalogues
+from comfy_gateway.service.prompts.placement import Placement
+from comfy_gateway.service.prompts.rescue import Rescue
+from comfy_gateway.service.prompts.settling import Settling
+from comfy_gateway.service.prompts.turns import Turns
+from comfy_gateway.service.requests.duty_pool import DutyPool
+from comfy_gateway.service.requests.routes import Routes
 from comfy_gateway.service.tasks import Tasks
-from comfy_gateway.service.turns import Turns
-from comfy_gateway.service.wishes import Wishes
 from tests.fakes.clock import FakeClock
 from tests.fakes.cloud import FakeCloud, RentedPod
 from tests.fakes.ledger import ledger_in_memory

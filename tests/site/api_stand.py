@@ -10,12 +10,12 @@ import aiohttp
 from jsonschema import Draft202012Validator, FormatChecker
 
 from comfy_gateway.core import site_contract
-from comfy_gateway.core.identity import IdentityRules
-from comfy_gateway.core.own_pod import Policy
-from comfy_gateway.core.roles import Role
-from comfy_gateway.core.users import IdKind, UserId
-from comfy_gateway.service.event_log import EventLog
-from comfy_gateway.service.operations import Operations
+from comfy_gateway.core.life.own_pod import Policy
+from comfy_gateway.core.people.identity import IdentityRules
+from comfy_gateway.core.people.roles import Role
+from comfy_gateway.core.people.users import IdKind, UserId
+from comfy_gateway.service.life.event_log import EventLog
+from comfy_gateway.service.life.operations import Operations
 from comfy_gateway.site.api import Document, OperatorPages, OwnPages, Stream
 from comfy_gateway.site.api.document import describe
 from comfy_gateway.site.app import build_app

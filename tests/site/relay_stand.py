@@ -13,13 +13,13 @@ from aiohttp import WSMsgType, web
 from yarl import URL
 
 from comfy_gateway.adapters.clock import SystemClock
+from comfy_gateway.core.events.socket_ids import upstream_sid
 from comfy_gateway.core.keys import Keys
+from comfy_gateway.core.people.users import IdKind, UserId
 from comfy_gateway.core.ports import Clock
-from comfy_gateway.core.prompts import Outcome, PromptRecord
-from comfy_gateway.core.socket_ids import upstream_sid
-from comfy_gateway.core.upstream import Backend, Source, Upstream
-from comfy_gateway.core.users import IdKind, UserId
-from comfy_gateway.service.routes import Routes
+from comfy_gateway.core.prompts.prompts import Outcome, PromptRecord
+from comfy_gateway.core.requests.upstream import Backend, Source, Upstream
+from comfy_gateway.service.requests.routes import Routes
 from comfy_gateway.site.relay import Relay, RelayLimits
 from comfy_gateway.site.relay.ports import Rescuer
 from tests.fakes.ledger import ledger_in_memory

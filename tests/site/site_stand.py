@@ -11,17 +11,17 @@ from comfy_gateway.adapters.comfyui import HttpComfyServer
 from comfy_gateway.adapters.prober import HttpProber
 from comfy_gateway.core import site_contract
 from comfy_gateway.core.keys import Keys
-from comfy_gateway.core.upstream import Backend, Source, Upstream
-from comfy_gateway.core.users import IdKind, UserId
-from comfy_gateway.core.visibility import OPEN, Visibility
-from comfy_gateway.service.duty_pool import DutyPool
-from comfy_gateway.service.files import Files, Vault
-from comfy_gateway.service.kept_entries import KeptEntries, Openable
-from comfy_gateway.service.ledger import Ledger
+from comfy_gateway.core.people.users import IdKind, UserId
+from comfy_gateway.core.prompts.visibility import OPEN, Visibility
+from comfy_gateway.core.requests.upstream import Backend, Source, Upstream
+from comfy_gateway.service.files.files import Files, Vault
+from comfy_gateway.service.files.told_files import ToldFiles
 from comfy_gateway.service.meters import Meters
-from comfy_gateway.service.routes import Routes
-from comfy_gateway.service.told_files import ToldFiles
-from comfy_gateway.service.user_servers import UserServers
+from comfy_gateway.service.prompts.ledger import Ledger
+from comfy_gateway.service.requests.duty_pool import DutyPool
+from comfy_gateway.service.requests.routes import Routes
+from comfy_gateway.service.results.kept_entries import KeptEntries, Openable
+from comfy_gateway.service.results.user_servers import UserServers
 from comfy_gateway.site.app import build_app
 from comfy_gateway.site.history_pages import PAGE_BYTES
 from comfy_gateway.site.jobs import Jobs

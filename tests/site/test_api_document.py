@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from comfy_gateway.core.roles import Role
-from comfy_gateway.core.session import State
+from comfy_gateway.core.life.session import State
+from comfy_gateway.core.people.roles import Role
 from tests.service.world import ALICE
 from tests.site.api_stand import API, BOSS, Api, api
 

@@ -5,13 +5,13 @@ from urllib.parse import quote
 
 import pytest
 
-from comfy_gateway.core import own_pod
-from comfy_gateway.core.admission import Caps
-from comfy_gateway.core.budget import Budget
-from comfy_gateway.core.own_pod import Policy
-from comfy_gateway.core.prompts import PromptRecord
-from comfy_gateway.core.session import Event, State
-from comfy_gateway.core.users import IdKind, UserId
+from comfy_gateway.core.life import own_pod
+from comfy_gateway.core.life.own_pod import Policy
+from comfy_gateway.core.life.session import Event, State
+from comfy_gateway.core.money.admission import Caps
+from comfy_gateway.core.money.budget import Budget
+from comfy_gateway.core.people.users import IdKind, UserId
+from comfy_gateway.core.prompts.prompts import PromptRecord
 from comfy_gateway.site.api.models import session_id, user_of
 from tests.fakes.clock import FakeClock
 from tests.service.world import ALICE, BOB, World, with_rules

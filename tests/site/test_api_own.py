@@ -2,10 +2,10 @@
 
 import pytest
 
-from comfy_gateway.core.own_pod import Policy
+from comfy_gateway.core.life.own_pod import Policy
+from comfy_gateway.core.life.session import State
+from comfy_gateway.core.money.profiles import Profile
 from comfy_gateway.core.ports import Candidate
-from comfy_gateway.core.profiles import Profile
-from comfy_gateway.core.session import State
 from tests.fakes.clock import FakeClock
 from tests.service.world import BOB, World, with_rules
 from tests.site.api_stand import ME, api, kind

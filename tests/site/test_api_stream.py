@@ -7,8 +7,8 @@ import aiohttp
 import orjson
 import pytest
 
-from comfy_gateway.core.roles import Role
-from comfy_gateway.core.session import State
+from comfy_gateway.core.life.session import State
+from comfy_gateway.core.people.roles import Role
 from comfy_gateway.site.api import stream
 from comfy_gateway.site.api.models import session_id
 from tests.service.world import ALICE

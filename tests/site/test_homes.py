@@ -14,9 +14,9 @@ import pytest
 from yarl import URL
 
 from comfy_gateway.core import site_contract
-from comfy_gateway.core.homes import Home
-from comfy_gateway.core.upstream import Backend, Source, Upstream
-from comfy_gateway.core.users import IdKind, UserId
+from comfy_gateway.core.files.homes import Home
+from comfy_gateway.core.people.users import IdKind, UserId
+from comfy_gateway.core.requests.upstream import Backend, Source, Upstream
 from comfy_gateway.site.app import build_app
 from comfy_gateway.site.homes import Homes
 from comfy_gateway.site.server import SiteServer

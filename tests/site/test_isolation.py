@@ -6,11 +6,11 @@ from typing import Any
 import orjson
 import pytest
 
-from comfy_gateway.core import frames
-from comfy_gateway.core.frames import Frame
-from comfy_gateway.core.prompts import PromptRecord
-from comfy_gateway.core.upstream import Backend, Source, Upstream
-from comfy_gateway.core.visibility import Isolation, Visibility
+from comfy_gateway.core.events import frames
+from comfy_gateway.core.events.frames import Frame
+from comfy_gateway.core.prompts.prompts import PromptRecord
+from comfy_gateway.core.prompts.visibility import Isolation, Visibility
+from comfy_gateway.core.requests.upstream import Backend, Source, Upstream
 from comfy_gateway.site.relay.limits import RelayStats
 from comfy_gateway.site.relay.ports import NoNotes, NoRescue
 from comfy_gateway.site.relay.telling import Telling

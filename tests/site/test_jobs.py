@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from comfy_gateway.core.prompts import Outcome
-from comfy_gateway.core.users import UserId
+from comfy_gateway.core.people.users import UserId
+from comfy_gateway.core.prompts.prompts import Outcome
 from simulators.comfyui import Installation
 from tests.site.site_stand import ALICE
 from tests.site.test_queue import busy, interrupted, outcome

@@ -12,12 +12,12 @@ from yarl import URL
 
 from comfy_gateway.adapters.clock import SystemClock
 from comfy_gateway.core import site_contract
-from comfy_gateway.core.files import FileName
-from comfy_gateway.core.upstream import Backend, Source, Upstream
-from comfy_gateway.core.users import UserId
-from comfy_gateway.service.files import Files
-from comfy_gateway.service.routes import Routes
-from comfy_gateway.service.told_files import ToldFiles
+from comfy_gateway.core.files.files import FileName
+from comfy_gateway.core.people.users import UserId
+from comfy_gateway.core.requests.upstream import Backend, Source, Upstream
+from comfy_gateway.service.files.files import Files
+from comfy_gateway.service.files.told_files import ToldFiles
+from comfy_gateway.service.requests.routes import Routes
 from comfy_gateway.site.app import build_app
 from comfy_gateway.site.pictures import Pictures
 from comfy_gateway.site.pod_view import MUTE_S, PodView

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from comfy_gateway.core.prompts import Outcome, PromptRecord
-from comfy_gateway.core.users import UserId
-from comfy_gateway.core.visibility import Isolation, Visibility
+from comfy_gateway.core.people.users import UserId
+from comfy_gateway.core.prompts.prompts import Outcome, PromptRecord
+from comfy_gateway.core.prompts.visibility import Isolation, Visibility
 from tests.conditions import wait_for
 from tests.site.site_stand import ALICE
 from tests.site.two_servers import BOB, SECRET, Server, TwoServers, picture, sleep, two_servers

@@ -8,7 +8,7 @@ import pytest
 from yarl import URL
 
 from comfy_gateway.core import site_contract
-from comfy_gateway.core.refusals import (
+from comfy_gateway.core.requests.refusals import (
     PROMPT_TOO_LARGE,
     PROMPT_WITHOUT_LENGTH,
     STARTING,

@@ -9,9 +9,9 @@ from dataclasses import replace
 import aiohttp
 import pytest
 
-from comfy_gateway.core.prompts import Outcome
-from comfy_gateway.core.socket_ids import upstream_sid
-from comfy_gateway.core.users import IdKind, UserId
+from comfy_gateway.core.events.socket_ids import upstream_sid
+from comfy_gateway.core.people.users import IdKind, UserId
+from comfy_gateway.core.prompts.prompts import Outcome
 from tests.site.relay_stand import (
     ALICE,
     KEYS,

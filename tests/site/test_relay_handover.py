@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from comfy_gateway.core.prompts import Outcome
-from comfy_gateway.core.socket_ids import upstream_sid
+from comfy_gateway.core.events.socket_ids import upstream_sid
+from comfy_gateway.core.prompts.prompts import Outcome
 from tests.site.relay_stand import (
     ALICE,
     KEYS,

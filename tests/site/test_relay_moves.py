@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from comfy_gateway.core.prompts import Outcome, PromptRecord
+from comfy_gateway.core.prompts.prompts import Outcome, PromptRecord
 from simulators.comfyui import ComfySimulator, serve
 from tests.site.relay_stand import (
     ALICE,

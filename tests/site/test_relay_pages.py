@@ -1,6 +1,6 @@
 """The gateway's own messages reach pages that asked for them, and no script."""
 
-from comfy_gateway.core import frames
+from comfy_gateway.core.events import frames
 from simulators.comfyui import ComfySimulator, serve
 from tests.site.relay_stand import ALICE, BOB, relay_before
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from comfy_gateway.core.prompts import Outcome
+from comfy_gateway.core.prompts.prompts import Outcome
 from simulators.comfyui import ComfySimulator, serve
 from tests.site.relay_stand import (
     ALICE,

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from comfy_gateway.core.users import IdKind, UserId
+from comfy_gateway.core.people.users import IdKind, UserId
 from tests.site.relay_stand import (
     ALICE,
     BOB,

@@ -9,9 +9,9 @@ import orjson
 import pytest
 from aiohttp import web
 
-from comfy_gateway.core.files import FileName, files_in
-from comfy_gateway.core.prompts import Outcome, PromptRecord
-from comfy_gateway.core.whereabouts import OnBackend, Unknown
+from comfy_gateway.core.files.files import FileName, files_in
+from comfy_gateway.core.files.whereabouts import OnBackend, Unknown
+from comfy_gateway.core.prompts.prompts import Outcome, PromptRecord
 from comfy_gateway.site.asker import MAX_BODY_BYTES
 from simulators.comfyui.prompt_queue import PromptQueue
 from tests.contract.loopback import answering

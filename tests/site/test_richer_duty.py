@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from comfy_gateway.core import site_contract
-from comfy_gateway.core.upstream import Backend, Source, Upstream
-from comfy_gateway.core.visibility import Isolation, Visibility
+from comfy_gateway.core.prompts.visibility import Isolation, Visibility
+from comfy_gateway.core.requests.upstream import Backend, Source, Upstream
 from comfy_gateway.site.app import build_app
 from comfy_gateway.site.input_files import InputFiles
 from comfy_gateway.site.server import SiteServer

@@ -8,10 +8,10 @@ import pytest
 
 from comfy_gateway.core import site_contract
 from comfy_gateway.core.keys import Keys
-from comfy_gateway.core.refusals import Refusal
-from comfy_gateway.core.session_cookie import PLAIN_NAME, SECURE_NAME, SessionCookies, SignedIn
-from comfy_gateway.core.sign_in import BEARER, too_many_failures, wrong_credentials
-from comfy_gateway.service.signed_in import SignedInSessions
+from comfy_gateway.core.people.session_cookie import PLAIN_NAME, SECURE_NAME, SessionCookies, SignedIn
+from comfy_gateway.core.people.sign_in import BEARER, too_many_failures, wrong_credentials
+from comfy_gateway.core.requests.refusals import Refusal
+from comfy_gateway.service.people.signed_in import SignedInSessions
 from comfy_gateway.site.app import build_app
 from comfy_gateway.site.server import SiteServer
 from comfy_gateway.site.sign_in import MAX_FORM_BYTES, SignInPages

@@ -2,7 +2,7 @@
 
 import pytest
 
-from comfy_gateway.core.upstream import Source
+from comfy_gateway.core.requests.upstream import Source
 from simulators.comfyui import ComfySimulator, serve
 from tests.site.site_stand import Site, site_before
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from comfy_gateway.core import frames
-from comfy_gateway.core.frames import Frame
-from comfy_gateway.core.prompts import Outcome, PromptRecord, outcome_of_history
-from comfy_gateway.core.stories import VERDICTS
-from comfy_gateway.core.upstream import Backend, Source, Upstream
+from comfy_gateway.core.events import frames
+from comfy_gateway.core.events.frames import Frame
+from comfy_gateway.core.events.stories import VERDICTS
+from comfy_gateway.core.prompts.prompts import Outcome, PromptRecord, outcome_of_history
+from comfy_gateway.core.requests.upstream import Backend, Source, Upstream
 from comfy_gateway.site.relay.limits import RelayStats
 from comfy_gateway.site.relay.ports import NoNotes
 from comfy_gateway.site.relay.telling import Telling

@@ -18,8 +18,8 @@ import pytest
 from aiohttp import web
 
 from comfy_gateway.core import site_contract
-from comfy_gateway.core.input_ports import AgentPlace
-from comfy_gateway.core.upstream import Backend, Upstream
+from comfy_gateway.core.inputs.ports import AgentPlace
+from comfy_gateway.core.requests.upstream import Backend, Upstream
 from comfy_gateway.site.app import build_app
 from comfy_gateway.site.input_files import InputFiles
 from comfy_gateway.site.server import SiteServer

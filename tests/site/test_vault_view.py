@@ -22,9 +22,9 @@ from comfy_gateway.adapters.remote_files import RemoteFiles
 from comfy_gateway.adapters.sql import Database, SqlVaultRows, open_database
 from comfy_gateway.adapters.vault_disk import ThreadedDisk
 from comfy_gateway.core import site_contract
-from comfy_gateway.core.files import FileName
-from comfy_gateway.core.vault import StoredFile
-from comfy_gateway.service.vault import Vault
+from comfy_gateway.core.files.files import FileName
+from comfy_gateway.core.vault.vault import StoredFile
+from comfy_gateway.service.vault.vault import Vault
 from comfy_gateway.site.app import build_app
 from comfy_gateway.site.pictures import Pictures
 from comfy_gateway.site.server import SiteServer

@@ -10,10 +10,10 @@ from urllib.parse import quote
 from yarl import URL
 
 from comfy_gateway.core import site_contract
-from comfy_gateway.core.history import shown_entry
-from comfy_gateway.core.prompts import Outcome, PromptRecord, outcome_of_history
-from comfy_gateway.core.upstream import Backend, Source, Upstream
-from comfy_gateway.core.users import IdKind, UserId
+from comfy_gateway.core.people.users import IdKind, UserId
+from comfy_gateway.core.prompts.prompts import Outcome, PromptRecord, outcome_of_history
+from comfy_gateway.core.requests.upstream import Backend, Source, Upstream
+from comfy_gateway.core.results.history import shown_entry
 from simulators.comfyui import ComfySimulator, Installation, serve
 from tests.conditions import wait_for
 from tests.site.site_stand import ALICE, PEER, Site, site_before

@@ -5,8 +5,8 @@ import sys
 
 from comfy_gateway.accounts.editor import UsersEditor
 from comfy_gateway.adapters.argon2_hashes import Argon2Hashes
-from comfy_gateway.core.accounts import AccountsUnreadable
-from comfy_gateway.core.roles import Role
+from comfy_gateway.core.people.accounts import AccountsUnreadable
+from comfy_gateway.core.people.roles import Role
 from comfy_gateway.settings import SettingsError, load_users_file
 
 

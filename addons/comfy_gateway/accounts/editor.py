@@ -11,9 +11,9 @@ from typing import Final
 import yaml
 
 from comfy_gateway.adapters.users_file import UsersFile
-from comfy_gateway.core.accounts import Account, Accounts, token_of
-from comfy_gateway.core.roles import Role
-from comfy_gateway.core.sign_in import TokenHashes
+from comfy_gateway.core.people.accounts import Account, Accounts, token_of
+from comfy_gateway.core.people.roles import Role
+from comfy_gateway.core.people.sign_in import TokenHashes
 
 _KEY_ID_LETTERS: Final = "abcdefghjkmnpqrstuvwxyz23456789"
 """None that can be mistaken for another."""

@@ -8,7 +8,7 @@ import orjson
 
 from comfy_gateway.adapters.bounded_get import NoUsableAnswer, bounded_get
 from comfy_gateway.core.errors import AgentUnavailable
-from comfy_gateway.core.telemetry import Sample, parse_sample
+from comfy_gateway.core.life.telemetry import Sample, parse_sample
 
 LEASE_HEADER: Final = "X-Comfy-Gateway-Lease"
 MAX_BODY_BYTES: Final = 1024 * 1024

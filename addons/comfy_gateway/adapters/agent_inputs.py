@@ -13,9 +13,9 @@ from yarl import URL
 
 from comfy_gateway.adapters.agent import LEASE_HEADER
 from comfy_gateway.core.errors import AgentUnavailable
-from comfy_gateway.core.files import FileName
-from comfy_gateway.core.input_ports import AgentPlace
-from comfy_gateway.core.uploads import Content
+from comfy_gateway.core.files.files import FileName
+from comfy_gateway.core.inputs.ports import AgentPlace
+from comfy_gateway.core.inputs.uploads import Content
 
 PART_BYTES: Final = 64 * 1024 * 1024
 """Below what the agent and the proxy in front of it take, and little enough to be sent again."""
@@ -47,7 +47,7 @@ class _Told:
 
 
 class HttpAgentInputs:
-    """Implements ``core.input_ports.AgentInputs``. The session stays its owner's and is not closed here."""
+    """Implements ``core.inputs.ports.AgentInputs``. The session stays its owner's and is not closed here."""
 
     def __init__(
         self, session: aiohttp.ClientSession, *, part_bytes: int = PART_BYTES, pause_s: float = PAUSE_S

@@ -5,7 +5,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 
 
 class Argon2Hashes:
-    """Implements ``core.sign_in.TokenHashes`` with the library's own parameters (RFC 9106, low memory)."""
+    """Implements ``core.people.sign_in.TokenHashes`` with the library's own parameters (RFC 9106, low memory)."""
 
     def __init__(self) -> None:
         self._hasher = PasswordHasher()

@@ -10,9 +10,9 @@ import orjson
 from comfy_gateway.adapters.bounded_get import Answer, NoUsableAnswer, bounded_answer
 from comfy_gateway.core import loose_json
 from comfy_gateway.core.errors import BackendUnavailable
-from comfy_gateway.core.history import item_number
 from comfy_gateway.core.ports import Fates, PromptAnswer, QueueIds
-from comfy_gateway.core.upstream import Backend, front_door_headers
+from comfy_gateway.core.requests.upstream import Backend, front_door_headers
+from comfy_gateway.core.results.history import item_number
 
 MAX_ANSWER_BYTES: Final = 256 * 1024 * 1024
 """``/queue`` carries every waiting graph whole; as much as a socket message from a server may have."""

@@ -13,10 +13,10 @@ from yarl import URL
 
 from comfy_gateway.adapters.bounded_get import NoUsableAnswer, bounded_get
 from comfy_gateway.core.errors import BackendUnavailable
-from comfy_gateway.core.files import FileName
-from comfy_gateway.core.input_ports import FileBody, FileFacts, FormAnswer, FormFile, Unchanged
-from comfy_gateway.core.input_refs import FOLDERS
-from comfy_gateway.core.upstream import Backend, front_door_headers
+from comfy_gateway.core.files.files import FileName
+from comfy_gateway.core.inputs.ports import FileBody, FileFacts, FormAnswer, FormFile, Unchanged
+from comfy_gateway.core.inputs.refs import FOLDERS
+from comfy_gateway.core.requests.upstream import Backend, front_door_headers
 
 CONNECT_S: Final = 10.0
 SILENCE_S: Final = 60.0
@@ -35,7 +35,7 @@ _ANNOTATIONS: Final = tuple(f"[{folder}]" for folder in FOLDERS)
 
 
 class HttpInputServer:
-    """Implements ``core.input_ports.InputServer``. The session stays its owner's and is not closed here."""
+    """Implements ``core.inputs.ports.InputServer``. The session stays its owner's and is not closed here."""
 
     def __init__(
         self, session: aiohttp.ClientSession, *, timeout_s: float = 10.0, silence_s: float = SILENCE_S

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from comfy_gateway.core.errors import StorageUnavailable
-from comfy_gateway.core.uploads import Content, Kept
+from comfy_gateway.core.inputs.uploads import Content, Kept
 
 RESERVE_BYTES: Final = 256 * 1024 * 1024
 """Left free on the disk: the database is usually on it, and has to go on."""
@@ -28,7 +28,7 @@ _PART: Final = ".part"
 
 
 class DiskInputStore:
-    """Implements ``core.input_ports.InputStore`` in one folder."""
+    """Implements ``core.inputs.ports.InputStore`` in one folder."""
 
     def __init__(self, root: Path, *, reserve_bytes: int = RESERVE_BYTES) -> None:
         self._root = root
@@ -94,7 +94,7 @@ class DiskInputStore:
 
 
 class Part:
-    """Implements ``core.input_ports.InputPart``."""
+    """Implements ``core.inputs.ports.InputPart``."""
 
     def __init__(
         self, root: Path, reserve_bytes: int, size_bytes: int | None, add: Callable[[Kept], None]

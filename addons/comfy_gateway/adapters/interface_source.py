@@ -7,8 +7,8 @@ import aiohttp
 from yarl import URL
 
 from comfy_gateway.core.errors import BackendUnavailable
-from comfy_gateway.core.interface_files import Told
-from comfy_gateway.core.upstream import Backend, front_door_headers
+from comfy_gateway.core.interface.files import Told
+from comfy_gateway.core.requests.upstream import Backend, front_door_headers
 
 MOST_BYTES: Final = 32 * 1024 * 1024
 SILENCE_S: Final = 10.0

@@ -13,10 +13,10 @@ from yarl import URL
 from comfy_gateway.adapters.agent import LEASE_HEADER
 from comfy_gateway.adapters.bounded_get import NoUsableAnswer, bounded_answer, bounded_get
 from comfy_gateway.core.errors import PodFilesUnavailable
-from comfy_gateway.core.files import FileName
-from comfy_gateway.core.upstream import front_door_headers
-from comfy_gateway.core.vault import usable_etag
-from comfy_gateway.core.vault_ports import FileAnswer, Found, ListedOutput, PodPlace
+from comfy_gateway.core.files.files import FileName
+from comfy_gateway.core.requests.upstream import front_door_headers
+from comfy_gateway.core.vault.ports import FileAnswer, Found, ListedOutput, PodPlace
+from comfy_gateway.core.vault.vault import usable_etag
 
 CHUNK_BYTES: Final = 1024 * 1024
 MAX_LIST_BYTES: Final = 32 * 1024 * 1024
@@ -30,7 +30,7 @@ _NOT_FOUND: Final = {404: Found.NOTHING, 410: Found.NOTHING, 400: Found.REFUSED,
 
 
 class HttpPodFiles:
-    """Implements ``core.vault_ports.PodFiles``. The session stays its owner's and is not closed here."""
+    """Implements ``core.vault.ports.PodFiles``. The session stays its owner's and is not closed here."""
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ import orjson
 
 from comfy_gateway.adapters.bounded_get import NoUsableAnswer, bounded_answer
 from comfy_gateway.core.ports import Health
-from comfy_gateway.core.upstream import Upstream, front_door_headers
+from comfy_gateway.core.requests.upstream import Upstream, front_door_headers
 
 MAX_BODY_BYTES: Final = 64 * 1024 * 1024
 """``/queue`` carries every waiting graph whole."""

@@ -7,7 +7,7 @@ from typing import Final
 
 import yaml
 
-from comfy_gateway.core.accounts import Accounts, AccountsUnreadable
+from comfy_gateway.core.people.accounts import Accounts, AccountsUnreadable
 
 logger = logging.getLogger(__name__)
 
@@ -15,7 +15,7 @@ MAX_BYTES: Final = 4 * 1024 * 1024
 
 
 class UsersFile:
-    """Implements ``core.sign_in.AccountFile``."""
+    """Implements ``core.people.sign_in.AccountFile``."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

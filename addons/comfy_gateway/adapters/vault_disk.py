@@ -1,4 +1,4 @@
-"""``core.vault_ports.VaultDisk`` over files of this machine or any fsspec URL, in daemon threads.
+"""``core.vault.ports.VaultDisk`` over files of this machine or any fsspec URL, in daemon threads.
 
 Daemon threads, because a disk in a network can hang, and a call into it must not hold a gateway that ends.
 """
@@ -117,7 +117,7 @@ class ThreadedDisk:
 
 
 class ThreadedPart:
-    """See ``core.vault_ports.VaultPart``."""
+    """See ``core.vault.ports.VaultPart``."""
 
     def __init__(self, part: BlockingPart, run: "_Run") -> None:
         self._part = part

@@ -11,7 +11,7 @@ import aiohttp
 from aiohttp import WSMsgType
 
 from comfy_gateway.core.ports import Clock
-from comfy_gateway.core.upstream import Backend, front_door_headers
+from comfy_gateway.core.requests.upstream import Backend, front_door_headers
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ ENDED: Final = frozenset({WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, 
 
 
 class SocketWitness:
-    """Implements ``service.rescue.Witness``. ``run`` watches one server for ever; the HTTP session is its owner's."""
+    """Implements ``service.prompts.rescue.Witness``. ``run`` watches one server for ever; the HTTP session is its owner's."""
 
     def __init__(self, session: aiohttp.ClientSession, clock: Clock, *, pause_s: float = PAUSE_S) -> None:
         """``pause_s``: between the loss of a socket and the next attempt; doubles while nothing answers."""

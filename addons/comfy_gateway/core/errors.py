@@ -14,12 +14,12 @@
   - BackendUnavailable      a ComfyUI server gave no usable answer: what it knows is unknown, not nothing
   - AlarmUnsent             an alarm reached nobody: try again
   - StorageUnavailable      a file of ours cannot be written or read: the disk is full or broken
-  - AccountsUnreadable      the file of people who sign in by tokens is wrong; of ``core.accounts``
+  - AccountsUnreadable      the file of people who sign in by tokens is wrong; of ``core.people.accounts``
   - PromptRefused           a prompt cannot be sent as it is; the refusal is for the client
   - IllegalTransition       an event that the session's state does not know; nothing was changed
 """
 
-from comfy_gateway.core.refusals import Refusal
+from comfy_gateway.core.requests.refusals import Refusal
 
 
 class GatewayError(Exception):

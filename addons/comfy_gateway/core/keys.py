@@ -9,7 +9,7 @@ import hashlib
 import hmac
 from dataclasses import dataclass, field
 
-from comfy_gateway.core.users import UserId
+from comfy_gateway.core.people.users import UserId
 
 MASTER_SECRET_BYTES = 32
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
-from comfy_gateway.core.costs import Bill
-from comfy_gateway.core.eta import Start
-from comfy_gateway.core.prompts import Hiding, LedgerChange, LedgerRow, PromptRecord
-from comfy_gateway.core.session import Session
-from comfy_gateway.core.telemetry import Sample
-from comfy_gateway.core.upstream import Backend, Upstream
-from comfy_gateway.core.users import UserId
+from comfy_gateway.core.life.eta import Start
+from comfy_gateway.core.life.session import Session
+from comfy_gateway.core.life.telemetry import Sample
+from comfy_gateway.core.money.costs import Bill
+from comfy_gateway.core.people.users import UserId
+from comfy_gateway.core.prompts.prompts import Hiding, LedgerChange, LedgerRow, PromptRecord
+from comfy_gateway.core.requests.upstream import Backend, Upstream
 
 
 class Clock(Protocol):

@@ -12,8 +12,8 @@ from tabulate import tabulate
 from comfy_gateway.adapters.clock import SystemClock
 from comfy_gateway.adapters.sql.database import open_database
 from comfy_gateway.adapters.sql.store import SqlSessionStore
-from comfy_gateway.core.costs import Bill, spent_by_day, spent_by_user
 from comfy_gateway.core.errors import StoreUnavailable
+from comfy_gateway.core.money.costs import Bill, spent_by_day, spent_by_user
 from comfy_gateway.settings import SettingsError, load
 
 type Rows = list[tuple[str, ...]]

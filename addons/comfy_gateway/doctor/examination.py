@@ -20,11 +20,11 @@ from comfy_gateway.adapters.prober import HttpProber
 from comfy_gateway.adapters.sql import open_store
 from comfy_gateway.core.errors import AgentUnavailable, CloudError, GatewayError, StoreError
 from comfy_gateway.core.keys import Keys
-from comfy_gateway.core.podname import PodNames
+from comfy_gateway.core.life.session import Session, State
+from comfy_gateway.core.life.telemetry import Sample
+from comfy_gateway.core.pods.podname import PodNames
 from comfy_gateway.core.ports import Candidate, Cloud, CloudPod
-from comfy_gateway.core.session import Session, State
-from comfy_gateway.core.telemetry import Sample
-from comfy_gateway.core.upstream import Upstream
+from comfy_gateway.core.requests.upstream import Upstream
 from comfy_gateway.doctor.findings import Finding, fail, ok, skip, warn
 from comfy_gateway.doctor.sign_in import look_at_sign_in
 from comfy_gateway.settings import Settings, SettingsError, load

@@ -11,9 +11,9 @@ from comfy_gateway.adapters.agent import HttpAgent
 from comfy_gateway.adapters.clock import SystemClock
 from comfy_gateway.adapters.master_secret import load_or_create
 from comfy_gateway.adapters.prober import HttpProber
-from comfy_gateway.core.admission import too_dear
 from comfy_gateway.core.errors import CloudError
 from comfy_gateway.core.keys import Keys
+from comfy_gateway.core.money.admission import too_dear
 from comfy_gateway.core.ports import Clock
 from comfy_gateway.doctor.findings import Finding, fail, warn
 from comfy_gateway.doctor.trial import Offer, Patience, Trial, most_usd

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from comfy_gateway.adapters.users_file import UsersFile
-from comfy_gateway.core.accounts import AccountsUnreadable
-from comfy_gateway.core.sign_in import AuthMode
+from comfy_gateway.core.people.accounts import AccountsUnreadable
+from comfy_gateway.core.people.sign_in import AuthMode
 from comfy_gateway.doctor.findings import Finding, fail, ok, warn
 from comfy_gateway.hooks.passwords import PasswordsUnusable, directory_of
 from comfy_gateway.hooks.tls import CertificateUnusable, check_pair

@@ -15,14 +15,14 @@ from comfy_gateway.core.errors import (
     CloudUnavailable,
 )
 from comfy_gateway.core.keys import Keys
-from comfy_gateway.core.podname import PodNames, new_attempt
+from comfy_gateway.core.life.telemetry import Sample
+from comfy_gateway.core.people.users import IdKind, UserId
+from comfy_gateway.core.pods.podname import PodNames, new_attempt
 from comfy_gateway.core.ports import Agent, Candidate, Clock, CloudPod, PodOrder, Prober
-from comfy_gateway.core.telemetry import Sample
-from comfy_gateway.core.upstream import front_door_headers
-from comfy_gateway.core.users import IdKind, UserId
+from comfy_gateway.core.requests.upstream import front_door_headers
 from comfy_gateway.doctor.findings import Finding, fail, ok, skip, warn
-from comfy_gateway.service.alarms import log_alarm
-from comfy_gateway.service.endings import Endings
+from comfy_gateway.service.life.endings import Endings
+from comfy_gateway.service.money.alarms import log_alarm
 from comfy_gateway.settings import Settings
 from comfy_gateway.wiring.from_settings import rules_of
 

@@ -2,8 +2,9 @@
 
 from mitmproxy import http
 
-from comfy_gateway.core import identity, site_contract
-from comfy_gateway.core.refusals import UNKNOWN_PAGE, Refusal, encode, headers_of, render
+from comfy_gateway.core import site_contract
+from comfy_gateway.core.people import identity
+from comfy_gateway.core.requests.refusals import UNKNOWN_PAGE, Refusal, encode, headers_of, render
 from comfy_gateway.hooks import edge, forward
 from comfy_gateway.hooks.edge import Edge
 

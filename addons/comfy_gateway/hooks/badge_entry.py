@@ -2,8 +2,8 @@
 
 from mitmproxy import http
 
-from comfy_gateway.core.classify import PathRefused, route_of
-from comfy_gateway.core.extension_list import EXTENSIONS_ROUTE, with_badge
+from comfy_gateway.core.interface.extension_list import EXTENSIONS_ROUTE, with_badge
+from comfy_gateway.core.requests.classify import PathRefused, route_of
 from comfy_gateway.hooks import edge
 
 _CONDITIONS = ("accept-encoding", "if-none-match", "if-modified-since", "range")

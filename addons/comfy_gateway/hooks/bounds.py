@@ -24,9 +24,9 @@ from mitmproxy.proxy.layers.http import _events, _http1
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
 from wsproto.events import CloseConnection
 
-from comfy_gateway.core.callers import TrustedProxies
-from comfy_gateway.core.refusals import Refusal, headers_of
-from comfy_gateway.core.request_head import HEAD_TOO_LARGE, MAX_HEAD_BYTES, refuse_head
+from comfy_gateway.core.people.callers import TrustedProxies
+from comfy_gateway.core.requests.refusals import Refusal, headers_of
+from comfy_gateway.core.requests.request_head import HEAD_TOO_LARGE, MAX_HEAD_BYTES, refuse_head
 from comfy_gateway.hooks import edge
 from comfy_gateway.hooks.patches import Patches
 

@@ -8,11 +8,17 @@ from dataclasses import dataclass, field, replace
 
 from mitmproxy import http
 
-from comfy_gateway.core.callers import Caller, TrustedProxies, find_caller, is_forwarding, without_query_key
-from comfy_gateway.core.cookie import COOKIE_NAME, cookie_values, without_cookies
-from comfy_gateway.core.identity import IdentityRules
-from comfy_gateway.core.session_cookie import NAMES, name_of
-from comfy_gateway.core.sign_in import AuthMode
+from comfy_gateway.core.people.callers import (
+    Caller,
+    TrustedProxies,
+    find_caller,
+    is_forwarding,
+    without_query_key,
+)
+from comfy_gateway.core.people.cookie import COOKIE_NAME, cookie_values, without_cookies
+from comfy_gateway.core.people.identity import IdentityRules
+from comfy_gateway.core.people.session_cookie import NAMES, name_of
+from comfy_gateway.core.people.sign_in import AuthMode
 from comfy_gateway.hooks import edge
 from comfy_gateway.hooks.answers import wants_html
 from comfy_gateway.hooks.header_fields import names_of, rewrite

@@ -7,11 +7,11 @@ from typing import Final
 
 from mitmproxy import http
 
-from comfy_gateway.core.classify import PathRefused, route_of
-from comfy_gateway.core.content_coding import WORTHWHILE_BYTES, coding_for, entity_tag, is_known_to
+from comfy_gateway.core.requests.classify import PathRefused, route_of
+from comfy_gateway.core.requests.content_coding import WORTHWHILE_BYTES, coding_for, entity_tag, is_known_to
 from comfy_gateway.hooks import edge
 from comfy_gateway.hooks.header_fields import rewrite
-from comfy_gateway.service.compressed_bodies import CompressedBodies
+from comfy_gateway.service.interface.compressed_bodies import CompressedBodies
 
 _ROUTES: Final = frozenset({"/object_info", "/i18n"})
 

@@ -9,8 +9,8 @@ import asyncio
 from mitmproxy import ctx, http
 from mitmproxy.proxy import events, server_hooks
 
-from comfy_gateway.core.refusals import UPSTREAM_LATE
-from comfy_gateway.core.upstream import Source
+from comfy_gateway.core.requests.refusals import UPSTREAM_LATE
+from comfy_gateway.core.requests.upstream import Source
 from comfy_gateway.hooks import edge
 from comfy_gateway.hooks.edge import Door
 from comfy_gateway.hooks.error_pages import ErrorPages

@@ -7,26 +7,26 @@ from typing import Final, Protocol
 from mitmproxy import http
 from mitmproxy.flow import Error
 
-from comfy_gateway.core.classify import RouteRules
-from comfy_gateway.core.client_ids import ClientIds
-from comfy_gateway.core.cookie import IdentityCookie
-from comfy_gateway.core.files import FileName
-from comfy_gateway.core.hosts import AllowedHosts
-from comfy_gateway.core.identity import IdentityRules
-from comfy_gateway.core.operator_routes import OperatorRoutes
-from comfy_gateway.core.sign_in import SignIn
-from comfy_gateway.core.upstream import Upstream
-from comfy_gateway.core.users import UserId
-from comfy_gateway.core.visibility import OPEN, Visibility
-from comfy_gateway.core.whereabouts import Unknown, Whereabouts
-from comfy_gateway.service.activity import Activity
-from comfy_gateway.service.bursts import Bursts
-from comfy_gateway.service.files import Files
-from comfy_gateway.service.interface_cache import InterfaceCache
-from comfy_gateway.service.ledger import Ledger
-from comfy_gateway.service.routes import Routes
-from comfy_gateway.service.signed_in import SignedInSessions
-from comfy_gateway.service.submission import Submission
+from comfy_gateway.core.files.files import FileName
+from comfy_gateway.core.files.whereabouts import Unknown, Whereabouts
+from comfy_gateway.core.people.client_ids import ClientIds
+from comfy_gateway.core.people.cookie import IdentityCookie
+from comfy_gateway.core.people.hosts import AllowedHosts
+from comfy_gateway.core.people.identity import IdentityRules
+from comfy_gateway.core.people.sign_in import SignIn
+from comfy_gateway.core.people.users import UserId
+from comfy_gateway.core.prompts.visibility import OPEN, Visibility
+from comfy_gateway.core.requests.classify import RouteRules
+from comfy_gateway.core.requests.operator_routes import OperatorRoutes
+from comfy_gateway.core.requests.upstream import Upstream
+from comfy_gateway.service.files.files import Files
+from comfy_gateway.service.interface.cache import InterfaceCache
+from comfy_gateway.service.life.bursts import Bursts
+from comfy_gateway.service.people.signed_in import SignedInSessions
+from comfy_gateway.service.prompts.activity import Activity
+from comfy_gateway.service.prompts.ledger import Ledger
+from comfy_gateway.service.prompts.submission import Submission
+from comfy_gateway.service.requests.routes import Routes
 from comfy_gateway.service.tasks import Tasks
 
 
@@ -131,7 +131,7 @@ CLASS: Final = "gateway.class"
 USER: Final = "gateway.user"
 """``UserId.key``, or absent."""
 ROLE: Final = "gateway.role"
-"""``core.roles.Role``."""
+"""``core.people.roles.Role``."""
 PROVEN: Final = "gateway.proven"
 """True where the user has proved who they are."""
 PEER: Final = "gateway.peer"

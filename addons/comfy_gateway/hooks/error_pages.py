@@ -13,7 +13,7 @@ from mitmproxy import http, version
 from mitmproxy.net.http import http1
 from mitmproxy.proxy.layers.http import _events, _http1, _http2
 
-from comfy_gateway.core.refusals import (
+from comfy_gateway.core.requests.refusals import (
     MALFORMED,
     UPSTREAM_LATE,
     UPSTREAM_UNREACHABLE,

@@ -7,7 +7,7 @@ from typing import Any
 
 from mitmproxy import http
 
-from comfy_gateway.core.refusals import BROKEN
+from comfy_gateway.core.requests.refusals import BROKEN
 from comfy_gateway.hooks import edge
 from comfy_gateway.hooks.answers import answer_here
 

@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 from mitmproxy import http
 
 from comfy_gateway.core import site_contract
-from comfy_gateway.core.cookie import without_identity_cookie
-from comfy_gateway.core.roles import Role
-from comfy_gateway.core.upstream import Backend, Source, Upstream, front_door_headers
+from comfy_gateway.core.people.cookie import without_identity_cookie
+from comfy_gateway.core.people.roles import Role
+from comfy_gateway.core.requests.upstream import Backend, Source, Upstream, front_door_headers
 from comfy_gateway.hooks import edge
 from comfy_gateway.hooks.edge import Edge
 from comfy_gateway.hooks.header_fields import names_of, rewrite

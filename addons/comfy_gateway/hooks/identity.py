@@ -9,23 +9,28 @@ from urllib.parse import quote
 from mitmproxy import http
 from mitmproxy.coretypes.multidict import MultiDict
 
-from comfy_gateway.core import roles
-from comfy_gateway.core.callers import Caller
-from comfy_gateway.core.classify import PathRefused, RequestClass, classify, needs_identity, route_of
-from comfy_gateway.core.cookie import cookie_values
-from comfy_gateway.core.hosts import OriginVerdict, check_origin, explain_foreign, is_change_from_elsewhere
-from comfy_gateway.core.identity import (
+from comfy_gateway.core.people import roles
+from comfy_gateway.core.people.callers import Caller
+from comfy_gateway.core.people.cookie import cookie_values
+from comfy_gateway.core.people.hosts import (
+    OriginVerdict,
+    check_origin,
+    explain_foreign,
+    is_change_from_elsewhere,
+)
+from comfy_gateway.core.people.identity import (
     Identity,
     RequestFacts,
     explain_missing,
     identify,
     looks_like_browser,
 )
-from comfy_gateway.core.refusals import FOREIGN_ORIGIN, HTTPS_ONLY, MALFORMED, Refusal, bad_path
-from comfy_gateway.core.return_path import safe_return
-from comfy_gateway.core.roles import Role, Standing
-from comfy_gateway.core.sign_in import SignIn
-from comfy_gateway.core.users import UserId
+from comfy_gateway.core.people.return_path import safe_return
+from comfy_gateway.core.people.roles import Role, Standing
+from comfy_gateway.core.people.sign_in import SignIn
+from comfy_gateway.core.people.users import UserId
+from comfy_gateway.core.requests.classify import PathRefused, RequestClass, classify, needs_identity, route_of
+from comfy_gateway.core.requests.refusals import FOREIGN_ORIGIN, HTTPS_ONLY, MALFORMED, Refusal, bad_path
 from comfy_gateway.hooks import edge
 from comfy_gateway.hooks.answers import answer, has_body, send_elsewhere, wants_html
 from comfy_gateway.hooks.callers import CallerRules, meet, must_use_https
@@ -93,7 +98,7 @@ def note(flow: http.HTTPFlow, found: Identity) -> None:
 def standing_of(flow: http.HTTPFlow) -> Standing:
     """Who sends the request, what they may do, and whether that is proven; nobody before this hook has run.
 
-    What ``core.roles`` calls proven needs a sign-in: without one everybody is whoever they say they are.
+    What ``core.people.roles`` calls proven needs a sign-in: without one everybody is whoever they say they are.
     """
     key = flow.metadata.get(edge.USER)
     return Standing(

@@ -4,7 +4,7 @@ from typing import Final
 
 from mitmproxy import http
 
-from comfy_gateway.core.upstream import Source
+from comfy_gateway.core.requests.upstream import Source
 from comfy_gateway.hooks import edge
 
 MARKERS: Final = {Source.PRIVATE: ":rocket:", Source.DUTY: ":house:"}

@@ -2,11 +2,11 @@
 
 from mitmproxy import http
 
-from comfy_gateway.core import interface_files
-from comfy_gateway.core.upstream import Source
+from comfy_gateway.core.interface import files as interface_files
+from comfy_gateway.core.requests.upstream import Source
 from comfy_gateway.hooks import edge
 from comfy_gateway.hooks.edge import Edge
-from comfy_gateway.service.interface_cache import Asked
+from comfy_gateway.service.interface.cache import Asked
 
 
 async def serve(flow: http.HTTPFlow, gateway: Edge) -> bool:

@@ -2,7 +2,7 @@
 
 mitmproxy's own addon checks every request anew, in the event loop: with bcrypt a page of 500 requests would stand still
 for half a minute, with LDAP everybody would wait for the directory. Its parsers and its check of a hash are used here,
-and what they find is remembered by ``service.attempts``. Its addon stays switched off.
+and what they find is remembered by ``service.people.attempts``. Its addon stays switched off.
 """
 
 import asyncio
@@ -21,9 +21,9 @@ from mitmproxy.exceptions import OptionsError
 from mitmproxy.utils.htpasswd import HtpasswdFile
 
 from comfy_gateway.core.errors import GatewayError
+from comfy_gateway.core.people.sign_in import Passwords, PasswordsUnavailable
+from comfy_gateway.core.people.users import is_valid_name
 from comfy_gateway.core.ports import Clock
-from comfy_gateway.core.sign_in import Passwords, PasswordsUnavailable
-from comfy_gateway.core.users import is_valid_name
 
 logger = logging.getLogger(__name__)
 

@@ -5,24 +5,24 @@ from weakref import WeakKeyDictionary
 
 from mitmproxy import http
 
-from comfy_gateway.core.classify import RequestClass
-from comfy_gateway.core.cookie import COOKIE_NAME
 from comfy_gateway.core.errors import PromptRefused
-from comfy_gateway.core.prompt_body import PromptBody
-from comfy_gateway.core.refusals import (
+from comfy_gateway.core.people.cookie import COOKIE_NAME
+from comfy_gateway.core.prompts.body import PromptBody
+from comfy_gateway.core.requests.classify import RequestClass
+from comfy_gateway.core.requests.refusals import (
     MAX_PROMPT_BYTES,
     PROMPT_TOO_LARGE,
     PROMPT_WITHOUT_LENGTH,
     Refusal,
     bad_prompt,
 )
-from comfy_gateway.core.upstream import Source
+from comfy_gateway.core.requests.upstream import Source
 from comfy_gateway.hooks import edge, forward
 from comfy_gateway.hooks.answers import answer, answer_here
 from comfy_gateway.hooks.edge import Door, Edge
 from comfy_gateway.hooks.fail_closed import fail_closed, fail_closed_async
 from comfy_gateway.hooks.identity import bad_identity, decide, missing_identity, note
-from comfy_gateway.service.submission import OnItsWay, Reply, recordable, recorded
+from comfy_gateway.service.prompts.submission import OnItsWay, Reply, recordable, recorded
 
 PROMPT_ID = "X-Comfy-Prompt-Id"
 SESSION_HEADERS = "x-comfy-session-"

@@ -12,8 +12,8 @@ from typing import Final
 from mitmproxy import http
 
 from comfy_gateway.core import site_contract
-from comfy_gateway.core.session_cookie import NAMES, SignedIn
-from comfy_gateway.core.upstream import POD_TOKEN_HEADER
+from comfy_gateway.core.people.session_cookie import NAMES, SignedIn
+from comfy_gateway.core.requests.upstream import POD_TOKEN_HEADER
 from comfy_gateway.hooks import edge
 from comfy_gateway.hooks.edge import Door
 from comfy_gateway.hooks.fail_closed import fail_closed

@@ -6,15 +6,16 @@ from typing import Final
 from mitmproxy import http
 from mitmproxy.flow import Error
 
-from comfy_gateway.core import routing, site_contract
-from comfy_gateway.core.classify import RequestClass, is_under_api, route_of
-from comfy_gateway.core.files import ALIASED_TYPES, FileName
-from comfy_gateway.core.refusals import OPERATORS_ROUTE, STARTING
-from comfy_gateway.core.roles import Role
-from comfy_gateway.core.upstream import Backend, Source
-from comfy_gateway.core.users import UserId
-from comfy_gateway.core.view_query import file_of_query, naming
-from comfy_gateway.core.whereabouts import InStore, InVault, Nowhere, OnBackend, Unknown, Whereabouts
+from comfy_gateway.core import site_contract
+from comfy_gateway.core.files.files import ALIASED_TYPES, FileName
+from comfy_gateway.core.files.view_query import file_of_query, naming
+from comfy_gateway.core.files.whereabouts import InStore, InVault, Nowhere, OnBackend, Unknown, Whereabouts
+from comfy_gateway.core.people.roles import Role
+from comfy_gateway.core.people.users import UserId
+from comfy_gateway.core.requests import routing
+from comfy_gateway.core.requests.classify import RequestClass, is_under_api, route_of
+from comfy_gateway.core.requests.refusals import OPERATORS_ROUTE, STARTING
+from comfy_gateway.core.requests.upstream import Backend, Source
 from comfy_gateway.hooks import edge, forward, kept_interface
 from comfy_gateway.hooks.answers import answer, answer_here, answer_not_found
 from comfy_gateway.hooks.edge import Door, Edge

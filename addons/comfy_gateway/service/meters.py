@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from comfy_gateway.core.alarms import AlarmKind
-from comfy_gateway.core.classify import RequestClass
-from comfy_gateway.core.prompts import UNFINISHED, Outcome, PromptRecord
-from comfy_gateway.core.session import COUNTED, Event, Session, State
-from comfy_gateway.core.upstream import Source
-from comfy_gateway.service.sessions import Sessions
+from comfy_gateway.core.life.session import COUNTED, Event, Session, State
+from comfy_gateway.core.money.alarms import AlarmKind
+from comfy_gateway.core.prompts.prompts import UNFINISHED, Outcome, PromptRecord
+from comfy_gateway.core.requests.classify import RequestClass
+from comfy_gateway.core.requests.upstream import Source
+from comfy_gateway.service.life.sessions import Sessions
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

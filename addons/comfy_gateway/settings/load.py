@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from comfy_gateway.core.classify import NO_RULES, RouteRules
-from comfy_gateway.core.hosts import is_loopback
-from comfy_gateway.core.sign_in import AuthMode
+from comfy_gateway.core.people.hosts import is_loopback
+from comfy_gateway.core.people.sign_in import AuthMode
+from comfy_gateway.core.requests.classify import NO_RULES, RouteRules
 from comfy_gateway.settings import parse
 from comfy_gateway.settings.describe import allowed_text
 from comfy_gateway.settings.model import Settings, Variable, variables

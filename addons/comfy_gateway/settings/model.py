@@ -14,19 +14,19 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic.fields import FieldInfo
 
-from comfy_gateway.core import hours
-from comfy_gateway.core.classify import NO_RULES, RouteRules
-from comfy_gateway.core.hosts import AllowedHosts
-from comfy_gateway.core.hours import Hours
-from comfy_gateway.core.identity import IdentityRules
-from comfy_gateway.core.operator_routes import OperatorRoutes
-from comfy_gateway.core.pod_address import PodAddresses
+from comfy_gateway.core.money import hours
+from comfy_gateway.core.money.hours import Hours
+from comfy_gateway.core.money.profiles import Profile, Profiles
+from comfy_gateway.core.people.hosts import AllowedHosts
+from comfy_gateway.core.people.identity import IdentityRules
+from comfy_gateway.core.people.sign_in import AuthMode
+from comfy_gateway.core.people.users import IdKind, UserId
+from comfy_gateway.core.pods.pod_address import PodAddresses
 from comfy_gateway.core.ports import Candidate
-from comfy_gateway.core.profiles import Profile, Profiles
-from comfy_gateway.core.sign_in import AuthMode
-from comfy_gateway.core.upstream import Upstream
-from comfy_gateway.core.users import IdKind, UserId
-from comfy_gateway.core.visibility import Isolation, Visibility
+from comfy_gateway.core.prompts.visibility import Isolation, Visibility
+from comfy_gateway.core.requests.classify import NO_RULES, RouteRules
+from comfy_gateway.core.requests.operator_routes import OperatorRoutes
+from comfy_gateway.core.requests.upstream import Upstream
 from comfy_gateway.settings import parse, places
 
 WEEK_S: Final = 7 * 24 * 3600

@@ -13,11 +13,11 @@ import orjson
 from packaging.version import InvalidVersion, Version
 from pydantic import SecretStr, ValidationInfo
 
-from comfy_gateway.core import hours
-from comfy_gateway.core.cookie import COOKIE_NAME
-from comfy_gateway.core.operator_routes import OperatorRoutes
-from comfy_gateway.core.upstream import Upstream
-from comfy_gateway.core.users import MAX_NAME_LENGTH, is_valid_name
+from comfy_gateway.core.money import hours
+from comfy_gateway.core.people.cookie import COOKIE_NAME
+from comfy_gateway.core.people.users import MAX_NAME_LENGTH, is_valid_name
+from comfy_gateway.core.requests.operator_routes import OperatorRoutes
+from comfy_gateway.core.requests.upstream import Upstream
 
 _HOST: Final = re.compile(r"[A-Za-z0-9._:-]+")
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -352,7 +352,7 @@ def database_url(value: str, info: ValidationInfo) -> str:
 
 
 def allowed_hours(value: str) -> str:
-    """Days and times, see ``core.hours``."""
+    """Days and times, see ``core.money.hours``."""
     text = ",".join(value) if isinstance(value, list) else value
     hours.parse(text)
     return text.strip()

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import orjson
 
+from comfy_gateway.core.money.profiles import MAX_NAME_LENGTH, Profile
 from comfy_gateway.core.ports import Candidate
-from comfy_gateway.core.profiles import MAX_NAME_LENGTH, Profile
 from comfy_gateway.settings import parse
 
 MAX_USD_PER_HOUR: Final = 1_000.0

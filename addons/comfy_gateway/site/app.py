@@ -7,8 +7,8 @@ from typing import Protocol
 from aiohttp import web
 
 from comfy_gateway.core import site_contract
-from comfy_gateway.core.input_spaces import EVERYBODYS, InputSpaces
-from comfy_gateway.core.refusals import NOT_FROM_HERE, UNKNOWN_PAGE
+from comfy_gateway.core.inputs.spaces import EVERYBODYS, InputSpaces
+from comfy_gateway.core.requests.refusals import NOT_FROM_HERE, UNKNOWN_PAGE
 from comfy_gateway.site.asker import Asker
 from comfy_gateway.site.refusals import answer, refuse
 from comfy_gateway.site.servers import off_the_loop

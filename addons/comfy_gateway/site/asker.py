@@ -7,12 +7,12 @@ import orjson
 from aiohttp import web
 
 from comfy_gateway.core import loose_json, site_contract
-from comfy_gateway.core.prompts import PromptRecord
-from comfy_gateway.core.refusals import Refusal
-from comfy_gateway.core.roles import Role, Standing
-from comfy_gateway.core.upstream import Source
-from comfy_gateway.core.users import UserId
-from comfy_gateway.core.visibility import is_own
+from comfy_gateway.core.people.roles import Role, Standing
+from comfy_gateway.core.people.users import UserId
+from comfy_gateway.core.prompts.prompts import PromptRecord
+from comfy_gateway.core.prompts.visibility import is_own
+from comfy_gateway.core.requests.refusals import Refusal
+from comfy_gateway.core.requests.upstream import Source
 
 MAX_BODY_BYTES: Final = 16 * 1024 * 1024
 """Of an order such as ``{"delete": [ids]}``."""

@@ -7,13 +7,14 @@ from typing import Any, Final, NamedTuple
 
 from aiohttp import web
 
-from comfy_gateway.core import badge, frames
-from comfy_gateway.core.badge import Standing
-from comfy_gateway.core.extension_list import BADGE_MODULE
+from comfy_gateway.core.events import frames
+from comfy_gateway.core.interface.extension_list import BADGE_MODULE
+from comfy_gateway.core.life import badge
+from comfy_gateway.core.life.badge import Standing
+from comfy_gateway.core.life.session import Event, Session
+from comfy_gateway.core.people.users import UserId
 from comfy_gateway.core.ports import Clock
-from comfy_gateway.core.prompts import PromptRecord
-from comfy_gateway.core.session import Event, Session
-from comfy_gateway.core.users import UserId
+from comfy_gateway.core.prompts.prompts import PromptRecord
 from comfy_gateway.site.asker import Asker, told
 from comfy_gateway.site.relay import Relay
 

@@ -8,9 +8,10 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Final
 
-from comfy_gateway.core import history, loose_json
-from comfy_gateway.core.history import Ended, Window
-from comfy_gateway.core.upstream import Backend
+from comfy_gateway.core import loose_json
+from comfy_gateway.core.requests.upstream import Backend
+from comfy_gateway.core.results import history
+from comfy_gateway.core.results.history import Ended, Window
 from comfy_gateway.site.servers import Said, Servers, off_the_loop
 
 logger = logging.getLogger(__name__)

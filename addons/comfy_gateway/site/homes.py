@@ -1,4 +1,4 @@
-"""``/userdata``, ``/settings`` and ``/users`` where each user has a home of their own (``core.homes``).
+"""``/userdata``, ``/settings`` and ``/users`` where each user has a home of their own (``core.files.homes``).
 
 Files stream through. Settings are one file of the home, which the gateway reads and writes as ComfyUI does it.
 """
@@ -15,10 +15,10 @@ from aiohttp import web
 from yarl import URL
 
 from comfy_gateway.core import loose_json, site_contract
-from comfy_gateway.core.homes import SETTINGS, Home, asked
+from comfy_gateway.core.files.homes import SETTINGS, Home, asked
 from comfy_gateway.core.keys import Keys
-from comfy_gateway.core.refusals import UPSTREAM_UNREACHABLE, Refusal
-from comfy_gateway.core.upstream import Backend, front_door_headers
+from comfy_gateway.core.requests.refusals import UPSTREAM_UNREACHABLE, Refusal
+from comfy_gateway.core.requests.upstream import Backend, front_door_headers
 from comfy_gateway.site.asker import Asker, bad_request, told, written
 from comfy_gateway.site.refusals import answer
 from comfy_gateway.site.servers import Servers, refusal_of

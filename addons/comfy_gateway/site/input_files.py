@@ -9,15 +9,15 @@ from aiohttp import web
 
 from comfy_gateway.core import loose_json, site_contract
 from comfy_gateway.core.errors import BackendUnavailable
-from comfy_gateway.core.input_ports import InputStore
-from comfy_gateway.core.more_nodes import with_more
-from comfy_gateway.core.refusals import UNKNOWN_PAGE, UPSTREAM_UNREACHABLE
-from comfy_gateway.core.upstream import Backend
-from comfy_gateway.core.users import UserId
-from comfy_gateway.core.view_query import file_of_query
-from comfy_gateway.service.input_lists import InputLists
-from comfy_gateway.service.inputs import Inputs
-from comfy_gateway.service.routes import Routes
+from comfy_gateway.core.files.view_query import file_of_query
+from comfy_gateway.core.inputs.ports import InputStore
+from comfy_gateway.core.interface.more_nodes import with_more
+from comfy_gateway.core.people.users import UserId
+from comfy_gateway.core.requests.refusals import UNKNOWN_PAGE, UPSTREAM_UNREACHABLE
+from comfy_gateway.core.requests.upstream import Backend
+from comfy_gateway.service.inputs.inputs import Inputs
+from comfy_gateway.service.inputs.lists import InputLists
+from comfy_gateway.service.requests.routes import Routes
 from comfy_gateway.site.asker import Asker, told, written
 from comfy_gateway.site.file_headers import content_type, disposition
 from comfy_gateway.site.pictures import Pictures

@@ -10,7 +10,11 @@ import orjson
 from aiohttp import web
 
 from comfy_gateway.core import loose_json, site_contract
-from comfy_gateway.core.jobs import (
+from comfy_gateway.core.prompts.prompts import Outcome, PromptRecord
+from comfy_gateway.core.prompts.visibility import OPEN, Visibility, is_own
+from comfy_gateway.core.requests.refusals import UNKNOWN_PAGE
+from comfy_gateway.core.requests.upstream import Backend
+from comfy_gateway.core.results.jobs import (
     JobsPage,
     JobsQuery,
     anonymous_job,
@@ -18,13 +22,9 @@ from comfy_gateway.core.jobs import (
     job_of_item,
     shown_job,
 )
-from comfy_gateway.core.prompts import Outcome, PromptRecord
-from comfy_gateway.core.refusals import UNKNOWN_PAGE
-from comfy_gateway.core.upstream import Backend
-from comfy_gateway.core.visibility import OPEN, Visibility, is_own
-from comfy_gateway.service.kept_entries import MAX_KEPT, KeptEntries
-from comfy_gateway.service.ledger import Ledger
-from comfy_gateway.service.user_servers import UserServers
+from comfy_gateway.service.prompts.ledger import Ledger
+from comfy_gateway.service.results.kept_entries import MAX_KEPT, KeptEntries
+from comfy_gateway.service.results.user_servers import UserServers
 from comfy_gateway.site.asker import Asker, BadOrder, ids_in, order_in, told, told_bytes
 from comfy_gateway.site.history_pages import entries_in
 from comfy_gateway.site.queue import QueuePages, read_queue

@@ -16,14 +16,14 @@ from yarl import URL
 
 from comfy_gateway.core import site_contract
 from comfy_gateway.core.errors import StoreError
-from comfy_gateway.core.files import FileName
+from comfy_gateway.core.files.files import FileName
+from comfy_gateway.core.files.view_query import file_of_query, naming
+from comfy_gateway.core.files.whereabouts import OnBackend
+from comfy_gateway.core.people.users import UserId
 from comfy_gateway.core.ports import Clock
-from comfy_gateway.core.refusals import UPSTREAM_LATE, UPSTREAM_UNREACHABLE, Refusal
-from comfy_gateway.core.upstream import Source, front_door_headers
-from comfy_gateway.core.users import UserId
-from comfy_gateway.core.view_query import file_of_query, naming
-from comfy_gateway.core.whereabouts import OnBackend
-from comfy_gateway.service.files import Files
+from comfy_gateway.core.requests.refusals import UPSTREAM_LATE, UPSTREAM_UNREACHABLE, Refusal
+from comfy_gateway.core.requests.upstream import Source, front_door_headers
+from comfy_gateway.service.files.files import Files
 from comfy_gateway.site.refusals import answer
 from comfy_gateway.site.streaming import stream
 from comfy_gateway.site.vault_view import Kept, VaultView

@@ -12,15 +12,16 @@ from typing import Any
 
 from aiohttp import web
 
-from comfy_gateway.core import history, loose_json, queue_merge, site_contract
+from comfy_gateway.core import loose_json, site_contract
 from comfy_gateway.core.errors import BackendUnavailable, StoreUnavailable
 from comfy_gateway.core.ports import ComfyServer
-from comfy_gateway.core.prompts import Outcome, PromptRecord
-from comfy_gateway.core.queue_merge import OrderOf, Queue, by_number
-from comfy_gateway.core.upstream import Backend, Source
-from comfy_gateway.core.visibility import OPEN, UNCLAIMED, Owner, Visibility, is_own
-from comfy_gateway.service.ledger import Ledger
-from comfy_gateway.service.user_servers import UserServers
+from comfy_gateway.core.prompts.prompts import Outcome, PromptRecord
+from comfy_gateway.core.prompts.visibility import OPEN, UNCLAIMED, Owner, Visibility, is_own
+from comfy_gateway.core.requests.upstream import Backend, Source
+from comfy_gateway.core.results import history, queue_merge
+from comfy_gateway.core.results.queue_merge import OrderOf, Queue, by_number
+from comfy_gateway.service.prompts.ledger import Ledger
+from comfy_gateway.service.results.user_servers import UserServers
 from comfy_gateway.site.asker import Asker, BadOrder, bad_request, ids_in, order_in, told_bytes, written
 from comfy_gateway.site.refusals import answer
 from comfy_gateway.site.servers import Said, Servers, off_the_loop, refusal_of

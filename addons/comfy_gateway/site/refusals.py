@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from comfy_gateway.core import site_contract
-from comfy_gateway.core.refusals import Refusal, decode, headers_of, render
+from comfy_gateway.core.requests.refusals import Refusal, decode, headers_of, render
 
 
 def answer(refusal: Refusal) -> web.Response:

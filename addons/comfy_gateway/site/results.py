@@ -18,16 +18,17 @@ from urllib.parse import quote
 import orjson
 from aiohttp import web
 
-from comfy_gateway.core import history, loose_json, site_contract
-from comfy_gateway.core.files import files_in
-from comfy_gateway.core.history import Ended, Window
-from comfy_gateway.core.prompts import PromptRecord
-from comfy_gateway.core.upstream import Backend, Source
-from comfy_gateway.core.visibility import OPEN, UNCLAIMED, Owner, Visibility, is_own
-from comfy_gateway.service.files import Files
-from comfy_gateway.service.kept_entries import MAX_KEPT, KeptEntries, ended_ms
-from comfy_gateway.service.ledger import Ledger
-from comfy_gateway.service.user_servers import UserServers
+from comfy_gateway.core import loose_json, site_contract
+from comfy_gateway.core.files.files import files_in
+from comfy_gateway.core.prompts.prompts import PromptRecord
+from comfy_gateway.core.prompts.visibility import OPEN, UNCLAIMED, Owner, Visibility, is_own
+from comfy_gateway.core.requests.upstream import Backend, Source
+from comfy_gateway.core.results import history
+from comfy_gateway.core.results.history import Ended, Window
+from comfy_gateway.service.files.files import Files
+from comfy_gateway.service.prompts.ledger import Ledger
+from comfy_gateway.service.results.kept_entries import MAX_KEPT, KeptEntries, ended_ms
+from comfy_gateway.service.results.user_servers import UserServers
 from comfy_gateway.site.asker import Asker, BadOrder, bad_request, ids_in, order_in, told, told_bytes, written
 from comfy_gateway.site.history_pages import AT_ONCE, PAGE_BYTES, Unanswered, entries_in, pages
 from comfy_gateway.site.refusals import answer

@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from comfy_gateway.core.upstream import Upstream
+from comfy_gateway.core.requests.upstream import Upstream
 
 MAX_HEADER_BYTES = 128 * 1024
 

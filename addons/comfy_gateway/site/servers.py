@@ -8,8 +8,8 @@ from typing import Final
 import aiohttp
 
 from comfy_gateway.adapters.bounded_get import NoUsableAnswer, TooLate, TooMuch, bounded_answer
-from comfy_gateway.core.refusals import UPSTREAM_LATE, UPSTREAM_UNREACHABLE, Refusal
-from comfy_gateway.core.upstream import Backend, front_door_headers
+from comfy_gateway.core.requests.refusals import UPSTREAM_LATE, UPSTREAM_UNREACHABLE, Refusal
+from comfy_gateway.core.requests.upstream import Backend, front_door_headers
 
 SILENCE_S: Final = 5.0
 """A server that says nothing for so long does not hold up what the others say."""

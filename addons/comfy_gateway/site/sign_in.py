@@ -1,6 +1,6 @@
 """``/gateway/signin`` and ``/gateway/signout``: where a browser gets its session, and where it gives it back.
 
-The hooks have checked where the form comes from (``core.hosts``). Answers have a body even where they redirect: only
+The hooks have checked where the form comes from (``core.people.hosts``). Answers have a body even where they redirect: only
 what streams is redacted in files of flows (``hooks.redact``).
 """
 
@@ -11,12 +11,13 @@ from urllib.parse import parse_qs
 
 from aiohttp import web
 
-from comfy_gateway.core import session_cookie, site_contract
-from comfy_gateway.core.refusals import Refusal, headers_of
-from comfy_gateway.core.return_path import safe_return
-from comfy_gateway.core.roles import SIGN_IN_PATH, SIGN_OUT_PATH
-from comfy_gateway.core.session_cookie import SignedIn
-from comfy_gateway.service.signed_in import SignedInSessions
+from comfy_gateway.core import site_contract
+from comfy_gateway.core.people import session_cookie
+from comfy_gateway.core.people.return_path import safe_return
+from comfy_gateway.core.people.roles import SIGN_IN_PATH, SIGN_OUT_PATH
+from comfy_gateway.core.people.session_cookie import SignedIn
+from comfy_gateway.core.requests.refusals import Refusal, headers_of
+from comfy_gateway.service.people.signed_in import SignedInSessions
 from comfy_gateway.site import sign_in_page
 from comfy_gateway.site.asker import Asker, bad_request
 from comfy_gateway.site.refusals import answer

@@ -6,7 +6,7 @@ import html
 from string import Template
 from typing import Final
 
-from comfy_gateway.core.roles import SIGN_IN_PATH, SIGN_OUT_PATH
+from comfy_gateway.core.people.roles import SIGN_IN_PATH, SIGN_OUT_PATH
 
 _STYLE: Final = """
 :root{color-scheme:light dark;--line:#8886;--accent:#2563eb;--bad:#b91c1c}

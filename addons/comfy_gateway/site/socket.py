@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from comfy_gateway.core import site_contract
-from comfy_gateway.service.files import Files
+from comfy_gateway.service.files.files import Files
 from comfy_gateway.site.asker import Asker
 from comfy_gateway.site.relay import Relay
 

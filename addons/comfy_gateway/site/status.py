@@ -4,7 +4,7 @@ import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from comfy_gateway.service.duty_pool import DutyPool
+from comfy_gateway.service.requests.duty_pool import DutyPool
 
 
 class Status:

@@ -16,11 +16,11 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from comfy_gateway.core import site_contract
 from comfy_gateway.core.errors import BackendUnavailable, PromptRefused, StorageUnavailable
-from comfy_gateway.core.input_ports import InputPart, InputStore
-from comfy_gateway.core.input_refusals import DISK_FULL, NO_FORM, TOO_MANY_PARTS, upload_too_large
-from comfy_gateway.core.refusals import UPSTREAM_UNREACHABLE, Refusal
-from comfy_gateway.core.roles import Role
-from comfy_gateway.service.input_uploads import InputUploads, UploadForm
+from comfy_gateway.core.inputs.ports import InputPart, InputStore
+from comfy_gateway.core.inputs.refusals import DISK_FULL, NO_FORM, TOO_MANY_PARTS, upload_too_large
+from comfy_gateway.core.people.roles import Role
+from comfy_gateway.core.requests.refusals import UPSTREAM_UNREACHABLE, Refusal
+from comfy_gateway.service.inputs.uploads import InputUploads, UploadForm
 from comfy_gateway.site.asker import Asker
 from comfy_gateway.site.refusals import answer
 

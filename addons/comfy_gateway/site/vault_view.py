@@ -7,10 +7,10 @@ from aiohttp import web
 
 from comfy_gateway.core import site_contract
 from comfy_gateway.core.errors import StorageUnavailable, StoreError
-from comfy_gateway.core.files import FileName
-from comfy_gateway.core.refusals import Refusal
-from comfy_gateway.core.vault import StoredFile
-from comfy_gateway.core.view_query import file_of_query
+from comfy_gateway.core.files.files import FileName
+from comfy_gateway.core.files.view_query import file_of_query
+from comfy_gateway.core.requests.refusals import Refusal
+from comfy_gateway.core.vault.vault import StoredFile
 from comfy_gateway.site.file_headers import content_type, disposition
 from comfy_gateway.site.pictures import Pictures
 from comfy_gateway.site.refusals import answer

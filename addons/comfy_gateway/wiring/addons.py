@@ -3,7 +3,7 @@
 import sys
 from functools import partial
 
-from comfy_gateway.core.callers import TrustedProxies
+from comfy_gateway.core.people.callers import TrustedProxies
 from comfy_gateway.hooks.badge_entry import BadgeEntryHook
 from comfy_gateway.hooks.bounds import BoundsHook, ConnectionBounds
 from comfy_gateway.hooks.compress import CompressHook

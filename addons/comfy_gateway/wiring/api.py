@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from functools import partial
 
-from comfy_gateway.core.own_pod import Policy
-from comfy_gateway.service.boot_times import BootTimes
-from comfy_gateway.service.event_log import EventLog
-from comfy_gateway.service.operations import Operations
-from comfy_gateway.service.own_session import OwnSession
-from comfy_gateway.service.spend_meter import show_spend
+from comfy_gateway.core.life.own_pod import Policy
+from comfy_gateway.service.life.boot_times import BootTimes
+from comfy_gateway.service.life.event_log import EventLog
+from comfy_gateway.service.life.operations import Operations
+from comfy_gateway.service.life.own_session import OwnSession
+from comfy_gateway.service.money.spend_meter import show_spend
 from comfy_gateway.site.api import Document, OperatorPages, OwnPages, Stream
 from comfy_gateway.site.app import Part
 from comfy_gateway.wiring.base import Base

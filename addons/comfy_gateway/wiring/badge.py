@@ -1,7 +1,7 @@
 """The badge inside ComfyUI."""
 
-from comfy_gateway.core.badge import Standing
-from comfy_gateway.core.users import UserId
+from comfy_gateway.core.life.badge import Standing
+from comfy_gateway.core.people.users import UserId
 from comfy_gateway.site.app import Part
 from comfy_gateway.site.badge import Badge
 from comfy_gateway.wiring.api import ApiParts

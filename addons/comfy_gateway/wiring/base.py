@@ -9,11 +9,11 @@ import aiohttp
 from comfy_gateway.adapters.clock import SystemClock
 from comfy_gateway.adapters.master_secret import load_or_create
 from comfy_gateway.adapters.sql import Database, open_database
-from comfy_gateway.core.input_spaces import EVERYBODYS, InputSpaces
+from comfy_gateway.core.inputs.spaces import EVERYBODYS, InputSpaces
 from comfy_gateway.core.keys import Keys
 from comfy_gateway.core.ports import Clock
+from comfy_gateway.service.life.rules import Rules
 from comfy_gateway.service.meters import Meters
-from comfy_gateway.service.rules import Rules
 from comfy_gateway.service.tasks import Tasks
 from comfy_gateway.settings import Settings
 

@@ -9,13 +9,13 @@ from comfy_gateway.adapters.runpod import RunPodOrder, RunPodSdkCloud, RunPodV2C
 from comfy_gateway.adapters.runpod.pasted import checked_env
 from comfy_gateway.adapters.runpod.v2_order import V2Order
 from comfy_gateway.adapters.vault_disk import BlockingFiles
-from comfy_gateway.core import duty_servers
-from comfy_gateway.core.admission import Caps
-from comfy_gateway.core.budget import Budget
-from comfy_gateway.core.idleness import IdleLimits
-from comfy_gateway.core.market import MarketLimits
-from comfy_gateway.core.upstream import Backend, Source
-from comfy_gateway.service.rules import Rules
+from comfy_gateway.core.life.idleness import IdleLimits
+from comfy_gateway.core.money.admission import Caps
+from comfy_gateway.core.money.budget import Budget
+from comfy_gateway.core.money.market import MarketLimits
+from comfy_gateway.core.requests import duty_servers
+from comfy_gateway.core.requests.upstream import Backend, Source
+from comfy_gateway.service.life.rules import Rules
 from comfy_gateway.settings import Settings, SettingsError
 
 AGENT_TIMEOUT_S = 10.0

@@ -3,11 +3,11 @@
 import logging
 from contextlib import AsyncExitStack
 
-from comfy_gateway.core.client_ids import ClientIds
-from comfy_gateway.core.cookie import IdentityCookie
+from comfy_gateway.core.people.client_ids import ClientIds
+from comfy_gateway.core.people.cookie import IdentityCookie
 from comfy_gateway.hooks.edge import Edge
 from comfy_gateway.hooks.tls import Certificate
-from comfy_gateway.service.farewell import Farewell
+from comfy_gateway.service.life.farewell import Farewell
 from comfy_gateway.settings import Settings
 from comfy_gateway.wiring.api import open_api
 from comfy_gateway.wiring.badge import open_badge

@@ -3,9 +3,9 @@
 from functools import partial
 
 from comfy_gateway.adapters.interface_source import HomeInterface
-from comfy_gateway.core.classify import RequestClass, RouteRules, classify
-from comfy_gateway.service.interface_cache import InterfaceCache
-from comfy_gateway.service.interface_store import InterfaceStore
+from comfy_gateway.core.requests.classify import RequestClass, RouteRules, classify
+from comfy_gateway.service.interface.cache import InterfaceCache
+from comfy_gateway.service.interface.store import InterfaceStore
 from comfy_gateway.wiring.base import Base
 from comfy_gateway.wiring.servers import ServerParts
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from comfy_gateway.adapters.sql import SqlLedgerStore
-from comfy_gateway.service.activity import Activity
-from comfy_gateway.service.journal import Journal
-from comfy_gateway.service.ledger import Ledger
+from comfy_gateway.service.prompts.activity import Activity
+from comfy_gateway.service.prompts.journal import Journal
+from comfy_gateway.service.prompts.ledger import Ledger
 from comfy_gateway.wiring.base import Base
 
 

@@ -4,11 +4,11 @@ import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from comfy_gateway.core.upstream import Upstream
-from comfy_gateway.core.users import UserId
-from comfy_gateway.service.kept_entries import KeptEntries
-from comfy_gateway.service.user_servers import UserServers
-from comfy_gateway.service.vault import Vault
+from comfy_gateway.core.people.users import UserId
+from comfy_gateway.core.requests.upstream import Upstream
+from comfy_gateway.service.results.kept_entries import KeptEntries
+from comfy_gateway.service.results.user_servers import UserServers
+from comfy_gateway.service.vault.vault import Vault
 from comfy_gateway.site.app import Part, build_app
 from comfy_gateway.site.jobs import Jobs
 from comfy_gateway.site.pictures import Pictures

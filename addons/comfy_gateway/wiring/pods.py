@@ -7,26 +7,26 @@ from dataclasses import dataclass
 from comfy_gateway.adapters.agent import HttpAgent
 from comfy_gateway.adapters.apprise_sender import AppriseSender
 from comfy_gateway.adapters.runpod import RunPodOrder, RunPodSdkCloud
-from comfy_gateway.core.market import Market
-from comfy_gateway.core.podname import PodNames, new_attempt
+from comfy_gateway.core.life.session import MAY_BILL
+from comfy_gateway.core.money.market import Market
+from comfy_gateway.core.pods.podname import PodNames, new_attempt
 from comfy_gateway.core.ports import Cloud, SessionStore
-from comfy_gateway.core.session import MAY_BILL
-from comfy_gateway.service.alarms import Alarms
-from comfy_gateway.service.bursts import Bursts
-from comfy_gateway.service.cloud_watch import CloudWatch
-from comfy_gateway.service.counted_cloud import CountedCloud
-from comfy_gateway.service.endings import Endings
-from comfy_gateway.service.farewell import Farewell
-from comfy_gateway.service.keeping import Keeping
-from comfy_gateway.service.launch import Launch
-from comfy_gateway.service.life import Life
-from comfy_gateway.service.no_cloud import NoCloud
-from comfy_gateway.service.readings import Readings
-from comfy_gateway.service.signals import Signals
-from comfy_gateway.service.spending import Spending
-from comfy_gateway.service.strays import Strays
-from comfy_gateway.service.vault import Vault
-from comfy_gateway.service.wishes import Wishes
+from comfy_gateway.service.cloud.cloud_watch import CloudWatch
+from comfy_gateway.service.cloud.counted_cloud import CountedCloud
+from comfy_gateway.service.cloud.no_cloud import NoCloud
+from comfy_gateway.service.cloud.strays import Strays
+from comfy_gateway.service.life.bursts import Bursts
+from comfy_gateway.service.life.endings import Endings
+from comfy_gateway.service.life.farewell import Farewell
+from comfy_gateway.service.life.keeping import Keeping
+from comfy_gateway.service.life.launch import Launch
+from comfy_gateway.service.life.life import Life
+from comfy_gateway.service.life.readings import Readings
+from comfy_gateway.service.life.signals import Signals
+from comfy_gateway.service.life.wishes import Wishes
+from comfy_gateway.service.money.alarms import Alarms
+from comfy_gateway.service.money.spending import Spending
+from comfy_gateway.service.vault.vault import Vault
 from comfy_gateway.wiring.base import Base
 from comfy_gateway.wiring.from_settings import AGENT_TIMEOUT_S, cloud_of
 from comfy_gateway.wiring.ledger import LedgerParts

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 from comfy_gateway.adapters.witness import SocketWitness
-from comfy_gateway.service.doubts import Doubts
-from comfy_gateway.service.rescue import Rescue
-from comfy_gateway.service.rules import Rules
-from comfy_gateway.service.settling import Settling
-from comfy_gateway.service.submission import Submission
-from comfy_gateway.service.turns import Turns
-from comfy_gateway.service.waits import Waits
+from comfy_gateway.service.life.rules import Rules
+from comfy_gateway.service.prompts.doubts import Doubts
+from comfy_gateway.service.prompts.rescue import Rescue
+from comfy_gateway.service.prompts.settling import Settling
+from comfy_gateway.service.prompts.submission import Submission
+from comfy_gateway.service.prompts.turns import Turns
+from comfy_gateway.service.prompts.waits import Waits
 from comfy_gateway.site.relay import Relay, RelayLimits
 from comfy_gateway.wiring.base import Base
 from comfy_gateway.wiring.inputs import InputParts

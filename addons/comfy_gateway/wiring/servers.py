@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from comfy_gateway.adapters.comfyui import HttpComfyServer
 from comfy_gateway.adapters.prober import HttpProber
 from comfy_gateway.adapters.sql import SqlPlainNames, SqlSessionStore
-from comfy_gateway.core.upstream import Backend
-from comfy_gateway.service.catalogues import Catalogues
-from comfy_gateway.service.duty_pool import DutyPool
-from comfy_gateway.service.life import backend_of
-from comfy_gateway.service.placement import Placement
-from comfy_gateway.service.pod_places import PodPlaces
-from comfy_gateway.service.routes import Routes
-from comfy_gateway.service.sessions import Sessions
+from comfy_gateway.core.requests.upstream import Backend
+from comfy_gateway.service.life.life import backend_of
+from comfy_gateway.service.life.pod_places import PodPlaces
+from comfy_gateway.service.life.sessions import Sessions
+from comfy_gateway.service.prompts.catalogues import Catalogues
+from comfy_gateway.service.prompts.placement import Placement
+from comfy_gateway.service.requests.duty_pool import DutyPool
+from comfy_gateway.service.requests.routes import Routes
 from comfy_gateway.wiring.base import Base
 from comfy_gateway.wiring.from_settings import duty_backends
 

@@ -9,19 +9,19 @@ from comfy_gateway.adapters.argon2_hashes import Argon2Hashes
 from comfy_gateway.adapters.lane import Lane
 from comfy_gateway.adapters.sql import SqlSignOuts
 from comfy_gateway.adapters.users_file import UsersFile
-from comfy_gateway.core.callers import TrustedProxies
-from comfy_gateway.core.identity import ALLOWED_NAMES
-from comfy_gateway.core.session_cookie import SessionCookies
-from comfy_gateway.core.sign_in import AuthMode, SignIn
-from comfy_gateway.core.users import IdKind, UserId
+from comfy_gateway.core.people.callers import TrustedProxies
+from comfy_gateway.core.people.identity import ALLOWED_NAMES
+from comfy_gateway.core.people.session_cookie import SessionCookies
+from comfy_gateway.core.people.sign_in import AuthMode, SignIn
+from comfy_gateway.core.people.users import IdKind, UserId
 from comfy_gateway.hooks.callers import CallerRules
 from comfy_gateway.hooks.passwords import directory_of, follow
-from comfy_gateway.service.accounts import AccountBook
-from comfy_gateway.service.attempts import AttemptLimits, Attempts
-from comfy_gateway.service.sign_in_basic import BasicSignIn
-from comfy_gateway.service.sign_in_proxy import ProxySignIn
-from comfy_gateway.service.sign_in_tokens import TokensSignIn
-from comfy_gateway.service.signed_in import SignedInSessions
+from comfy_gateway.service.people.accounts import AccountBook
+from comfy_gateway.service.people.attempts import AttemptLimits, Attempts
+from comfy_gateway.service.people.sign_in_basic import BasicSignIn
+from comfy_gateway.service.people.sign_in_proxy import ProxySignIn
+from comfy_gateway.service.people.sign_in_tokens import TokensSignIn
+from comfy_gateway.service.people.signed_in import SignedInSessions
 from comfy_gateway.settings import Settings
 from comfy_gateway.site.app import Part
 from comfy_gateway.site.relay import Relay

@@ -11,7 +11,7 @@ from comfy_gateway.adapters.sql.database import Database
 from comfy_gateway.adapters.sql.tables import prompt_bodies, prompt_entries, prompts
 from comfy_gateway.core import loose_json
 from comfy_gateway.core.ports import Entries
-from comfy_gateway.core.prompts import Hiding, LedgerChange, LedgerRow, Outcome, PromptRecord
+from comfy_gateway.core.prompts.prompts import Hiding, LedgerChange, LedgerRow, Outcome, PromptRecord
 
 MAX_BODY_BYTES: Final = 32 * 1024 * 1024
 """A larger body is not stored: the prompt cannot be submitted again after a restart of the gateway."""

@@ -6,7 +6,7 @@ from sqlalchemy import select, update
 
 from comfy_gateway.adapters.sql.database import Database
 from comfy_gateway.adapters.sql.tables import plain_names, prompts
-from comfy_gateway.core.duty_servers import id_by_position
+from comfy_gateway.core.requests.duty_servers import id_by_position
 
 _ONLY = 1
 

@@ -1,4 +1,4 @@
-"""``core.sign_in.SignOutStore`` over SQLAlchemy."""
+"""``core.people.sign_in.SignOutStore`` over SQLAlchemy."""
 
 from datetime import datetime
 

@@ -10,11 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from comfy_gateway.adapters.sql.database import DEFAULT_TIMEOUT_S, Database, open_database
 from comfy_gateway.adapters.sql.tables import pods, sessions, stray_pods
-from comfy_gateway.core.costs import Bill
 from comfy_gateway.core.errors import StaleRecord
-from comfy_gateway.core.eta import Start
-from comfy_gateway.core.session import Pod, Session, State
-from comfy_gateway.core.users import UserId
+from comfy_gateway.core.life.eta import Start
+from comfy_gateway.core.life.session import Pod, Session, State
+from comfy_gateway.core.money.costs import Bill
+from comfy_gateway.core.people.users import UserId
 
 
 async def open_store(url: str, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> "SqlSessionStore":

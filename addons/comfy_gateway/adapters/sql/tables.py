@@ -153,7 +153,7 @@ vault_files = Table(
     Column("stored_at", UtcDateTime, nullable=False, index=True),
     Column("prompt_id", Text),
 )
-"""``name_key`` is ``core.vault.file_key``: names themselves may be longer than PostgreSQL takes into an index."""
+"""``name_key`` is ``core.vault.vault.file_key``: names themselves may be longer than PostgreSQL takes into an index."""
 
 uploads = Table(
     "uploads",

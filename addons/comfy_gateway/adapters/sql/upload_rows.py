@@ -1,4 +1,4 @@
-"""``core.input_ports.UploadRows`` over SQLAlchemy."""
+"""``core.inputs.ports.UploadRows`` over SQLAlchemy."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -7,8 +7,8 @@ from sqlalchemy import Row, Table, delete, select, tuple_
 
 from comfy_gateway.adapters.sql.database import Database
 from comfy_gateway.adapters.sql.tables import upload_copies, uploads
-from comfy_gateway.core.files import FileName
-from comfy_gateway.core.uploads import Content, Copy, Upload
+from comfy_gateway.core.files.files import FileName
+from comfy_gateway.core.inputs.uploads import Content, Copy, Upload
 
 _UPLOAD_KEY = (uploads.c.owner_key, uploads.c.folder, uploads.c.path, uploads.c.uploaded_at)
 _COPY_KEY = (upload_copies.c.place, upload_copies.c.folder, upload_copies.c.path)

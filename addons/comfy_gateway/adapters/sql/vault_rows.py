@@ -1,4 +1,4 @@
-"""``core.vault_ports.VaultRows`` over SQLAlchemy."""
+"""``core.vault.ports.VaultRows`` over SQLAlchemy."""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
@@ -9,8 +9,8 @@ from sqlalchemy import Row, delete, func, select
 
 from comfy_gateway.adapters.sql.database import Database
 from comfy_gateway.adapters.sql.tables import vault_files
-from comfy_gateway.core.files import FileName
-from comfy_gateway.core.vault import StoredFile, file_key
+from comfy_gateway.core.files.files import FileName
+from comfy_gateway.core.vault.vault import StoredFile, file_key
 
 ASKED_AT_ONCE: Final = 500
 """Names in one query; SQLite takes 32 766 parameters, old ones 999."""

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import orjson
 
-from comfy_gateway.core import frames
+from comfy_gateway.core.events import frames
 
 _FORMATS: Final = {frames.JPEG: "JPEG", 2: "PNG"}
 _TWO_NUMBERS: Final = struct.Struct(">II")

@@ -5,9 +5,9 @@ from typing import Any, Final
 
 from tabulate import tabulate
 
-from comfy_gateway.core.prompts import outcome_of_history
-from comfy_gateway.core.queue_merge import Queue
+from comfy_gateway.core.prompts.prompts import outcome_of_history
 from comfy_gateway.core.readable.workflow import nodes_of
+from comfy_gateway.core.results.queue_merge import Queue
 
 MAX_ROWS: Final = 500
 MAX_FILES: Final = 3

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
-from comfy_gateway.core.own_pod import KEEP_MINUTES
-from comfy_gateway.core.prompts import Outcome
-from comfy_gateway.core.session import Event, State
-from comfy_gateway.core.users import UserId
+from comfy_gateway.core.life.own_pod import KEEP_MINUTES
+from comfy_gateway.core.life.session import Event, State
+from comfy_gateway.core.people.users import UserId
+from comfy_gateway.core.prompts.prompts import Outcome
 
 type Where = Literal["duty", "private"]
 

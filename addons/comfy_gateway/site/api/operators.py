@@ -8,17 +8,17 @@ from typing import Final
 from aiohttp import web
 from pydantic import BaseModel
 
-from comfy_gateway.core.costs import spent_by_day
 from comfy_gateway.core.errors import StoreError
+from comfy_gateway.core.money.costs import spent_by_day
+from comfy_gateway.core.people.roles import OPERATORS_ONLY, Role
+from comfy_gateway.core.people.users import UserId
 from comfy_gateway.core.ports import Clock, SessionStore
-from comfy_gateway.core.refusals import Refusal
-from comfy_gateway.core.roles import OPERATORS_ONLY, Role
-from comfy_gateway.core.users import UserId
-from comfy_gateway.service.duty_pool import DutyPool
-from comfy_gateway.service.event_log import EventFilter, EventLog
-from comfy_gateway.service.ledger import Ledger
-from comfy_gateway.service.operations import Operations
-from comfy_gateway.service.own_session import OwnSession
+from comfy_gateway.core.requests.refusals import Refusal
+from comfy_gateway.service.life.event_log import EventFilter, EventLog
+from comfy_gateway.service.life.operations import Operations
+from comfy_gateway.service.life.own_session import OwnSession
+from comfy_gateway.service.prompts.ledger import Ledger
+from comfy_gateway.service.requests.duty_pool import DutyPool
 from comfy_gateway.site.api.bodies import asked, taken
 from comfy_gateway.site.api.models import (
     DutyList,

@@ -9,11 +9,11 @@ from typing import Final
 from aiohttp import web
 from pydantic import BaseModel
 
-from comfy_gateway.core.identity import IdentityRules, explain_missing
-from comfy_gateway.core.refusals import Refusal
-from comfy_gateway.core.upstream import Source
-from comfy_gateway.core.users import UserId
-from comfy_gateway.service.own_session import OwnSession
+from comfy_gateway.core.people.identity import IdentityRules, explain_missing
+from comfy_gateway.core.people.users import UserId
+from comfy_gateway.core.requests.refusals import Refusal
+from comfy_gateway.core.requests.upstream import Source
+from comfy_gateway.service.life.own_session import OwnSession
 from comfy_gateway.site.api.bodies import taken
 from comfy_gateway.site.api.models import CanSaid, EtaSaid, Keep, Me, Nothing, Promote
 from comfy_gateway.site.api.operation import Operation

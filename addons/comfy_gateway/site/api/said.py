@@ -1,13 +1,13 @@
 """What services know, as the API says it."""
 
+from comfy_gateway.core.people.users import UserId
 from comfy_gateway.core.ports import Health
-from comfy_gateway.core.prompts import PromptRecord
-from comfy_gateway.core.upstream import Source
-from comfy_gateway.core.users import UserId
-from comfy_gateway.service.duty_pool import DutyPool
-from comfy_gateway.service.event_log import Happened
-from comfy_gateway.service.ledger import Ledger
-from comfy_gateway.service.operations import SessionView
+from comfy_gateway.core.prompts.prompts import PromptRecord
+from comfy_gateway.core.requests.upstream import Source
+from comfy_gateway.service.life.event_log import Happened
+from comfy_gateway.service.life.operations import SessionView
+from comfy_gateway.service.prompts.ledger import Ledger
+from comfy_gateway.service.requests.duty_pool import DutyPool
 from comfy_gateway.site.api.models import DutySaid, EventSaid, PromptSaid, SessionSaid, session_id
 
 

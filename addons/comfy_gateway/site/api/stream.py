@@ -1,6 +1,6 @@
 """``/gateway/api/v1/stream``: what changes, as server-sent events, within a bounded number of bytes.
 
-``first`` has everything, ``changes`` what is different since (``core.differences``): lists of ``{"id", …}`` with ids
+``first`` has everything, ``changes`` what is different since (``core.events.differences``): lists of ``{"id", …}`` with ids
 ``session/<id>`` and ``duty/<id>``. A stream ends after ``LIFE_S``; a browser comes back by itself, and is asked once
 more who it is.
 """
@@ -10,12 +10,12 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from comfy_gateway.core.differences import Differences
+from comfy_gateway.core.events.differences import Differences
 from comfy_gateway.core.ports import Clock
-from comfy_gateway.core.refusals import Refusal
-from comfy_gateway.service.duty_pool import DutyPool
-from comfy_gateway.service.ledger import Ledger
-from comfy_gateway.service.operations import Operations
+from comfy_gateway.core.requests.refusals import Refusal
+from comfy_gateway.service.life.operations import Operations
+from comfy_gateway.service.prompts.ledger import Ledger
+from comfy_gateway.service.requests.duty_pool import DutyPool
 from comfy_gateway.site.api.operation import Operation
 from comfy_gateway.site.api.operators import for_operators
 from comfy_gateway.site.api.said import duty_said, session_said

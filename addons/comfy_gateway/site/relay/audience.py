@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Iterable
 
-from comfy_gateway.core import frames, merge
-from comfy_gateway.core.frames import Frame, Message
-from comfy_gateway.core.outbox import Outbox
+from comfy_gateway.core.events import frames, merge
+from comfy_gateway.core.events.frames import Frame, Message
+from comfy_gateway.core.events.outbox import Outbox
+from comfy_gateway.core.events.receipts import Receipts
 from comfy_gateway.core.ports import Clock
-from comfy_gateway.core.receipts import Receipts
 from comfy_gateway.site.relay.client import ClientSocket
 from comfy_gateway.site.relay.limits import RelayLimits, RelayStats
 
@@ -14,7 +14,7 @@ from comfy_gateway.site.relay.limits import RelayLimits, RelayStats
 class Audience:
     """Clients that share one socket id. While there is none, events wait for the next; previews do not.
 
-    Results that no client has confirmed are told again to the next one (``core.receipts``).
+    Results that no client has confirmed are told again to the next one (``core.events.receipts``).
     """
 
     def __init__(

@@ -15,15 +15,15 @@ from urllib.parse import urlencode
 
 from aiohttp import WSCloseCode
 
-from comfy_gateway.core import frames, merge
 from comfy_gateway.core.errors import GatewayError
-from comfy_gateway.core.frames import Frame, Message
+from comfy_gateway.core.events import frames, merge
+from comfy_gateway.core.events.frames import Frame, Message
+from comfy_gateway.core.events.socket_ids import upstream_sid
+from comfy_gateway.core.people.users import UserId
 from comfy_gateway.core.ports import Fates
-from comfy_gateway.core.prompts import PromptRecord
-from comfy_gateway.core.queue_merge import remaining_for
-from comfy_gateway.core.socket_ids import upstream_sid
-from comfy_gateway.core.upstream import Backend, Source
-from comfy_gateway.core.users import UserId
+from comfy_gateway.core.prompts.prompts import PromptRecord
+from comfy_gateway.core.requests.upstream import Backend, Source
+from comfy_gateway.core.results.queue_merge import remaining_for
 from comfy_gateway.site.relay.audience import Audience
 from comfy_gateway.site.relay.client import ClientSocket
 from comfy_gateway.site.relay.link import Link, Reached

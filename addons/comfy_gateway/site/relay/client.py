@@ -9,10 +9,10 @@ from typing import Final
 import aiohttp
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from comfy_gateway.core import frames
-from comfy_gateway.core.frames import Frame
-from comfy_gateway.core.message_rate import MessageRate
-from comfy_gateway.core.outbox import Outbox
+from comfy_gateway.core.events import frames
+from comfy_gateway.core.events.frames import Frame
+from comfy_gateway.core.events.message_rate import MessageRate
+from comfy_gateway.core.events.outbox import Outbox
 from comfy_gateway.core.ports import Clock
 from comfy_gateway.site.relay.limits import RelayLimits, RelayStats
 

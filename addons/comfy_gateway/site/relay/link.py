@@ -23,12 +23,12 @@ import aiohttp
 from aiohttp import WSMsgType
 from yarl import URL
 
-from comfy_gateway.core import frames
 from comfy_gateway.core.errors import BackendUnavailable
-from comfy_gateway.core.frames import Frame, Message
-from comfy_gateway.core.outbox import Outbox
+from comfy_gateway.core.events import frames
+from comfy_gateway.core.events.frames import Frame, Message
+from comfy_gateway.core.events.outbox import Outbox
 from comfy_gateway.core.ports import Clock, ComfyServer, Fates
-from comfy_gateway.core.upstream import Backend, front_door_headers
+from comfy_gateway.core.requests.upstream import Backend, front_door_headers
 from comfy_gateway.site.relay.client import ENDED, GONE
 from comfy_gateway.site.relay.limits import RelayLimits, RelayStats
 

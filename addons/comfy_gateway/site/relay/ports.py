@@ -2,9 +2,9 @@
 
 from typing import Any, Protocol
 
-from comfy_gateway.core.prompts import Outcome
-from comfy_gateway.core.upstream import Backend
-from comfy_gateway.service.ledger import Ledger
+from comfy_gateway.core.prompts.prompts import Outcome
+from comfy_gateway.core.requests.upstream import Backend
+from comfy_gateway.service.prompts.ledger import Ledger
 
 
 class Rescuer(Protocol):

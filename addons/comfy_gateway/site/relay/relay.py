@@ -11,18 +11,23 @@ import aiohttp
 from aiohttp import web
 
 from comfy_gateway.adapters.comfyui import HttpComfyServer
-from comfy_gateway.core.frames import Frame
-from comfy_gateway.core.input_spaces import EVERYBODYS, InputSpaces
+from comfy_gateway.core.events.frames import Frame
+from comfy_gateway.core.inputs.spaces import EVERYBODYS, InputSpaces
 from comfy_gateway.core.keys import Keys
+from comfy_gateway.core.people.users import UserId
 from comfy_gateway.core.ports import Clock
-from comfy_gateway.core.prompts import PromptRecord
-from comfy_gateway.core.queue_merge import OrderOf, by_number
-from comfy_gateway.core.refusals import UPSTREAM_LATE, UPSTREAM_UNREACHABLE, Refusal, too_many_sockets
-from comfy_gateway.core.upstream import Backend
-from comfy_gateway.core.users import UserId
-from comfy_gateway.core.visibility import OPEN, Visibility
-from comfy_gateway.service.ledger import Ledger
-from comfy_gateway.service.routes import Routes
+from comfy_gateway.core.prompts.prompts import PromptRecord
+from comfy_gateway.core.prompts.visibility import OPEN, Visibility
+from comfy_gateway.core.requests.refusals import (
+    UPSTREAM_LATE,
+    UPSTREAM_UNREACHABLE,
+    Refusal,
+    too_many_sockets,
+)
+from comfy_gateway.core.requests.upstream import Backend
+from comfy_gateway.core.results.queue_merge import OrderOf, by_number
+from comfy_gateway.service.prompts.ledger import Ledger
+from comfy_gateway.service.requests.routes import Routes
 from comfy_gateway.service.tasks import Tasks
 from comfy_gateway.site.refusals import answer
 from comfy_gateway.site.relay.channel import Channel

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from comfy_gateway.core.input_spaces import InputSpaces
+from comfy_gateway.core.inputs.spaces import InputSpaces
 from comfy_gateway.core.keys import Keys
+from comfy_gateway.core.people.users import UserId
 from comfy_gateway.core.ports import Clock, ComfyServer
-from comfy_gateway.core.queue_merge import OrderOf
-from comfy_gateway.core.users import UserId
-from comfy_gateway.core.visibility import Visibility
-from comfy_gateway.service.ledger import Ledger
-from comfy_gateway.service.routes import Routes
+from comfy_gateway.core.prompts.visibility import Visibility
+from comfy_gateway.core.results.queue_merge import OrderOf
+from comfy_gateway.service.prompts.ledger import Ledger
+from comfy_gateway.service.requests.routes import Routes
 from comfy_gateway.service.tasks import Tasks
 from comfy_gateway.site.relay.limits import RelayLimits, RelayStats
 from comfy_gateway.site.relay.ports import FileNotes, Rescuer

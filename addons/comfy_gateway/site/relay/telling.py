@@ -1,6 +1,6 @@
 """What the clients of one socket id are told of what their servers say, and of what no server said.
 
-* Events pass as they come, with files under the alias of their server. ``core.stories`` says which must not pass.
+* Events pass as they come, with files under the alias of their server. ``core.events.stories`` says which must not pass.
 * The ledger hears of beginnings and endings. Where it already knows another ending, the clients are told that one.
 * The end of a prompt that no socket told is made up, from the server's history or from the ledger's word.
 
@@ -18,16 +18,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, Protocol
 
-from comfy_gateway.core import frames, making_up
-from comfy_gateway.core.files import show_output
-from comfy_gateway.core.frames import Frame, Message
-from comfy_gateway.core.making_up import MadeUp
+from comfy_gateway.core.events import frames, making_up
+from comfy_gateway.core.events.frames import Frame, Message
+from comfy_gateway.core.events.making_up import MadeUp
+from comfy_gateway.core.events.stories import VERDICTS, Stories, Story
+from comfy_gateway.core.files.files import show_output
 from comfy_gateway.core.ports import Clock, Fates
-from comfy_gateway.core.prompts import Outcome, PromptRecord
-from comfy_gateway.core.stories import VERDICTS, Stories, Story
-from comfy_gateway.core.upstream import Backend, Source
-from comfy_gateway.core.visibility import OPEN, Visibility, is_own
-from comfy_gateway.service.ledger import Ledger
+from comfy_gateway.core.prompts.prompts import Outcome, PromptRecord
+from comfy_gateway.core.prompts.visibility import OPEN, Visibility, is_own
+from comfy_gateway.core.requests.upstream import Backend, Source
+from comfy_gateway.service.prompts.ledger import Ledger
 from comfy_gateway.site.relay.limits import RelayStats
 from comfy_gateway.site.relay.ports import FileNotes, Rescuer
 

@@ -1,4 +1,4 @@
-// The gateway's badge inside ComfyUI. All words come from the gateway (core/badge.py); here they are only shown.
+// The gateway's badge inside ComfyUI. All words come from the gateway (core/life/badge.py); here they are only shown.
 import { app } from "/scripts/app.js";
 import { api } from "/scripts/api.js";
 

@@ -1,0 +1,1 @@
+"""Files as ComfyUI names them, and where they are."""

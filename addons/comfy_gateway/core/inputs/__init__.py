@@ -1,0 +1,1 @@
+"""Input files: what their names mean, and what carrying them needs."""

@@ -1,0 +1,1 @@
+"""ComfyUI's front end, and what it learns of nodes."""

@@ -1,0 +1,1 @@
+"""What may be bought, where, when and for how much."""

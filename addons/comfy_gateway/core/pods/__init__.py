@@ -1,0 +1,1 @@
+"""One pod: its name, its address, its front door."""

@@ -1,0 +1,1 @@
+"""Answers of several servers, told as if there were one."""

@@ -1,0 +1,1 @@
+"""Files of pods that outlive their pod."""

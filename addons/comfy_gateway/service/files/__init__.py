@@ -1,0 +1,1 @@
+"""Finds files by the names under which they were shown."""

@@ -1,0 +1,1 @@
+"""Brings input files to where prompts run."""

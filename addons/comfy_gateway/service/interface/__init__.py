@@ -1,0 +1,1 @@
+"""Keeps and compresses what every page asks for."""

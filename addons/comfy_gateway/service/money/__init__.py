@@ -1,0 +1,1 @@
+"""Keeps within budgets, and says when something is wrong."""

@@ -1,0 +1,1 @@
+"""The ways of signing in, and who is signed in."""

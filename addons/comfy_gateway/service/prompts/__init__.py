@@ -1,0 +1,1 @@
+"""The way of a prompt to a server and to its end."""

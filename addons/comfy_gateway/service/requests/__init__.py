@@ -1,0 +1,1 @@
+"""Shared servers, and where each user's traffic goes."""

@@ -1,0 +1,1 @@
+"""Keeps what prompts came to."""

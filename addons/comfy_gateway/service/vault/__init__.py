@@ -1,0 +1,1 @@
+"""Keeps the files of pods beyond their pods' ends."""
