@@ -24,7 +24,10 @@ ENDED: Final = frozenset({WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, 
 
 
 class SocketWitness:
-    """Implements ``service.prompts.rescue.Witness``. ``run`` watches one server for ever; the HTTP session is its owner's."""
+    """Implements ``service.prompts.rescue.Witness``. ``run`` watches one server for ever.
+
+    The HTTP session is its owner's.
+    """
 
     def __init__(self, session: aiohttp.ClientSession, clock: Clock, *, pause_s: float = PAUSE_S) -> None:
         """``pause_s``: between the loss of a socket and the next attempt; doubles while nothing answers."""

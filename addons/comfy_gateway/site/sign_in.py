@@ -1,7 +1,7 @@
 """``/gateway/signin`` and ``/gateway/signout``: where a browser gets its session, and where it gives it back.
 
-The hooks have checked where the form comes from (``core.people.hosts``). Answers have a body even where they redirect: only
-what streams is redacted in files of flows (``hooks.redact``).
+The hooks have checked where the form comes from (``core.people.hosts``). Answers have a body even where they redirect:
+only what streams is redacted in files of flows (``hooks.redact``).
 """
 
 from collections.abc import Awaitable, Callable, Mapping

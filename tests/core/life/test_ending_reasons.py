@@ -6,7 +6,7 @@ from pathlib import Path
 
 from comfy_gateway.core.life.ending_reasons import ENDINGS, Why, table, winner
 
-PAGE = Path(__file__).parents[2] / "docs/money.md"
+PAGE = Path(__file__).parents[3] / "docs/money.md"
 
 
 def test_the_first_reason_of_the_table_wins_over_all_later_ones() -> None:

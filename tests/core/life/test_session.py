@@ -26,7 +26,7 @@ ALICE = UserId(IdKind.NAMED, "alice")
 THEN = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 NOW = THEN + timedelta(seconds=90)
 POD = Pod("comfy-gw-alice-a1", "a1", THEN, "pod1", "RTX 4090", 0.5)
-DOCS = Path(__file__).parents[2] / "docs" / "session.md"
+DOCS = Path(__file__).parents[3] / "docs" / "session.md"
 
 
 def session(state: State) -> Session:

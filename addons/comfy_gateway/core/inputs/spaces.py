@@ -108,8 +108,9 @@ class InputSpaces:
         return self.own(user) if backend.source is Source.DUTY else PLAIN
 
     def owners(self, user: UserId | None, peer: str) -> tuple[str, ...]:
-        """Whose uploads a request means (``core.inputs.uploads.owner_keys``). Behind one address may be many people, so where
-        they are kept apart an address says nothing.
+        """Whose uploads a request means (``core.inputs.uploads.owner_keys``).
+
+        Behind one address may be many people, so where they are kept apart an address says nothing.
         """
         return owner_keys(user, peer if self.keys is None else "")
 

@@ -1,8 +1,8 @@
 """Which server has the file that somebody asks for by the name under which it was shown.
 
-The alias in the name says it for nearly all files (``core.files.files``). What is remembered here is the rest: names that a
-server told as bare text (``"result": ["mesh/a.glb", …]``), which bear no alias, and what was told to those who say no
-name. Everything is answered from memory.
+The alias in the name says it for nearly all files (``core.files.files``). What is remembered here is the rest: names
+that a server told as bare text (``"result": ["mesh/a.glb", …]``), which bear no alias, and what was told to those
+who say no name. Everything is answered from memory.
 """
 
 import re

@@ -5,8 +5,8 @@ server, which everybody sees there. Before a prompt is sent to a server, every f
 is there already, or it is brought there under the same name, or, when another file has that name there, under another
 one, which then stands in the prompt. What cannot be found is left to ComfyUI, whose own answer says what is missing.
 
-Where users are hidden from one another each has names of their own on the shared servers (``core.inputs.spaces``). Users
-and the book of uploads know plain names; servers, and the copies in the book, have the server's.
+Where users are hidden from one another each has names of their own on the shared servers (``core.inputs.spaces``).
+Users and the book of uploads know plain names; servers, and the copies in the book, have the server's.
 """
 
 import asyncio

@@ -105,8 +105,8 @@ class Bursts:
     def ask(self, user: UserId, cause: str, *, wish: str | None = None) -> str | None:
         """Somebody wants a pod for this user without a burst. Why there is none, in words for an operator, or None.
 
-        ``core.life.own_pod`` has judged whether that may be; caps and budgets are judged here and at the order. ``wish`` is
-        a profile; without one the user's last prompt may have named it.
+        ``core.life.own_pod`` has judged whether that may be; caps and budgets are judged here and at the order.
+        ``wish`` is a profile; without one the user's last prompt may have named it.
         """
         if wish is not None:
             self._wishes.note(user, wish)

@@ -1,8 +1,8 @@
 """``/gateway/api/v1/stream``: what changes, as server-sent events, within a bounded number of bytes.
 
-``first`` has everything, ``changes`` what is different since (``core.events.differences``): lists of ``{"id", …}`` with ids
-``session/<id>`` and ``duty/<id>``. A stream ends after ``LIFE_S``; a browser comes back by itself, and is asked once
-more who it is.
+``first`` has everything, ``changes`` what is different since (``core.events.differences``): lists of ``{"id", …}`` with
+ids ``session/<id>`` and ``duty/<id>``. A stream ends after ``LIFE_S``; a browser comes back by itself, and is asked
+once more who it is.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """What the clients of one socket id are told of what their servers say, and of what no server said.
 
-* Events pass as they come, with files under the alias of their server. ``core.events.stories`` says which must not pass.
+* Events pass as they come, with files under the alias of their server; ``core.events.stories`` says which must not.
 * The ledger hears of beginnings and endings. Where it already knows another ending, the clients are told that one.
 * The end of a prompt that no socket told is made up, from the server's history or from the ledger's word.
 
