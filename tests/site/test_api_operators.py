@@ -86,6 +86,21 @@ async def test_one_session_has_cost_readings_and_log() -> None:
         assert (await ask.boss("GET", f"/sessions/{session_id(BOB)}"))[1]["state"] == "shared"
 
 
+async def test_charts_have_the_last_hour_of_every_pod_by_minutes() -> None:
+    async with api() as ask:
+        assert (await ask.boss("GET", "/charts"))[1]["charts"] == []
+        pod = await ask.world.ready()
+        ask.world.servers.mood(pod.id).utilization_percent = 40.0
+        ask.world.prompts(BOB, 1, is_done=False)
+        await ask.world.clock.advance(300)
+        _, told = await ask.boss("GET", "/charts")
+        (chart,) = told["charts"]
+        assert (chart["id"], told["step_s"]) == (ID, 60)
+        assert len(chart["utilization_percent"]) == len(chart["queue"]) == 60
+        assert chart["utilization_percent"][-3:-1] == [40, 40]
+        assert chart["utilization_percent"][0] is None
+
+
 @pytest.mark.parametrize("id_", ["alice", "YWxpY2U", "%FF", "named:alice", ID + "="])
 async def test_what_is_no_session_is_not_found(id_: str) -> None:
     async with api() as ask:

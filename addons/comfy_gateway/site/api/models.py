@@ -148,6 +148,22 @@ class SessionDetail(SessionSaid):
     readings: list[ReadingSaid] = Field(description="Of the last hour, oldest first.")
 
 
+class ChartSaid(Said):
+    """The last hour of one session's pod, a value for each minute, oldest first; null where nothing is known."""
+
+    id: str = Field(description="Of the session.")
+    utilization_percent: list[int | None] = Field(description="The mean of the minute.")
+    queue: list[int | None] = Field(description="The most prompts of the minute in the pod's ComfyUI.")
+
+
+class ChartList(Said):
+    """Of all sessions that have a pod."""
+
+    until: datetime = Field(description="The end of the last minute.")
+    step_s: int
+    charts: list[ChartSaid]
+
+
 class SessionQuery(Taken):
     """Which sessions."""
 

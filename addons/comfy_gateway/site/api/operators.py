@@ -9,6 +9,7 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from comfy_gateway.core.errors import StoreError
+from comfy_gateway.core.life.minutes import STEP_S, by_minute
 from comfy_gateway.core.money.costs import spent_by_day
 from comfy_gateway.core.people.roles import OPERATORS_ONLY, Role
 from comfy_gateway.core.people.users import UserId
@@ -21,6 +22,8 @@ from comfy_gateway.service.prompts.ledger import Ledger
 from comfy_gateway.service.requests.duty_pool import DutyPool
 from comfy_gateway.site.api.bodies import asked, taken
 from comfy_gateway.site.api.models import (
+    ChartList,
+    ChartSaid,
     DutyList,
     EtaSaid,
     EventList,
@@ -39,6 +42,7 @@ from comfy_gateway.site.api.models import (
     SpendQuery,
     SpendSaid,
     in_utc,
+    session_id,
     user_of,
 )
 from comfy_gateway.site.api.operation import Handler, Operation
@@ -125,6 +129,7 @@ class OperatorPages:
             post("drain", "End the pod when what runs there has ended.", Nothing, (404, 409)),
             post("terminate", "End the pod at once.", Nothing, (404, 409)),
             post("extend", "Leave an idle pod for a while.", Extend, (404, 409)),
+            get("/charts", "charts", "The last hour of all pods, by minutes.", self.charts, ChartList),
             get("/events", "events", "Transitions of sessions.", self.events, EventList, EventQuery),
             get("/spend", "spend", "Dollars by user and day.", self.spend, SpendList, SpendQuery, (503,)),
             get("/duty", "duty", "The shared servers.", self.duty, DutyList),
@@ -155,6 +160,24 @@ class OperatorPages:
         query = asked(request, LogQuery, self._identity_key)
         found = await self._operations.log_tail(_user_in(request), query.lines)
         return answer(found) if isinstance(found, Refusal) else _said(LogSaid(lines=list(found)))
+
+    async def charts(self, _request: web.Request) -> web.StreamResponse:
+        """Small enough to be asked for at each load of a page, for all pods at once."""
+        now = self._clock.now()
+        found: list[ChartSaid] = []
+        for view in self._operations.all():
+            if view.pod is None:
+                continue
+            readings = self._operations.readings(view.user)
+            minutes = by_minute(((one.at, one.utilization_percent, one.queue) for one in readings), now)
+            found.append(
+                ChartSaid(
+                    id=session_id(view.user),
+                    utilization_percent=list(minutes.utilization_percent),
+                    queue=list(minutes.queue),
+                )
+            )
+        return _said(ChartList(until=now, step_s=STEP_S, charts=found))
 
     async def order(self, name: str, request: web.Request) -> web.StreamResponse:
         """Promote, drain, terminate or extend."""
