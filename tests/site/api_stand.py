@@ -19,6 +19,7 @@ from comfy_gateway.service.life.operations import Operations
 from comfy_gateway.site.api import Document, OperatorPages, OwnPages, Stream
 from comfy_gateway.site.api.document import describe
 from comfy_gateway.site.app import build_app
+from comfy_gateway.site.operators_page import OperatorsPage
 from comfy_gateway.site.server import SiteServer
 from tests.fakes.clock import FakeClock
 from tests.service.own_stand import LIBERAL, own_session
@@ -121,7 +122,8 @@ async def api(policy: Policy = LIBERAL, *, world: World | None = None) -> AsyncI
     ]
     operations_of_all = [operation for part in parts for operation in part.operations()]
     document = Document(operations_of_all)
-    server = SiteServer(build_app(key="k", parts=[*parts, document]))
+    page = OperatorsPage(operations=operations, pool=world.pool, ledger=world.ledger, clock=world.clock)
+    server = SiteServer(build_app(key="k", parts=[*parts, document, page]))
     address = await server.start()
     try:
         async with aiohttp.ClientSession() as http:

@@ -18,6 +18,7 @@ from comfy_gateway.wiring.inputs import open_inputs
 from comfy_gateway.wiring.interface import build_interface
 from comfy_gateway.wiring.kept import build_kept, open_vault
 from comfy_gateway.wiring.ledger import open_ledger
+from comfy_gateway.wiring.operators_page import open_operators_page
 from comfy_gateway.wiring.pages import open_site, pages_of
 from comfy_gateway.wiring.pods import build_pods, run_pods, warn_of_pods
 from comfy_gateway.wiring.prompts import build_prompts, run_prompts
@@ -84,6 +85,7 @@ class Gateway:
                 *await pages_of(base, servers, prompts, kept, vault, flow, pods.signals.nudge),
                 *inputs.pages,
                 *api.pages,
+                open_operators_page(base, servers, prompts, api),
                 *open_badge(base, servers, prompts, api, flow),
                 *entrance.pages,
                 *await home_pages(base, servers),
