@@ -27,6 +27,7 @@ from comfy_gateway.service.life.endings import Endings
 from comfy_gateway.service.life.keeping import Keeping
 from comfy_gateway.service.life.launch import Launch
 from comfy_gateway.service.life.life import Life, backend_of
+from comfy_gateway.service.life.pod_logs import PodLogs
 from comfy_gateway.service.life.readings import Readings
 from comfy_gateway.service.life.rules import Rules
 from comfy_gateway.service.life.sessions import Sessions
@@ -46,6 +47,7 @@ from comfy_gateway.service.tasks import Tasks
 from tests.fakes.clock import FakeClock
 from tests.fakes.cloud import FakeCloud, RentedPod
 from tests.fakes.ledger import ledger_in_memory
+from tests.fakes.logs import FakeShelf
 from tests.fakes.servers import FakeComfyServer, FakeInputs, FakeServers, FakeWitness
 from tests.fakes.store import FakeStore
 from tests.fakes.vault import FakeVault
@@ -175,6 +177,8 @@ class World:
         )
         self.keeping = Keeping(self.clock)
         self.readings = Readings(self.clock)
+        self.shelf = FakeShelf()
+        self.logs = PodLogs(agent=self.servers, shelf=self.shelf, addresses=ADDRESSES, keys=KEYS)
         self.life = Life(
             sessions=self.sessions,
             launch=self.launch,
@@ -189,6 +193,7 @@ class World:
             activity=self.activity,
             keeping=self.keeping,
             readings=self.readings,
+            logs=self.logs,
             addresses=ADDRESSES,
             keys=KEYS,
             rules=self.rules,

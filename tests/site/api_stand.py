@@ -23,7 +23,7 @@ from comfy_gateway.site.operators_page import OperatorsPage
 from comfy_gateway.site.server import SiteServer
 from tests.fakes.clock import FakeClock
 from tests.service.own_stand import LIBERAL, own_session
-from tests.service.world import ADDRESSES, ALICE, KEYS, RULES, World
+from tests.service.world import ALICE, RULES, World
 
 API = "/gateway/api/v1"
 ME = f"{API}/me"
@@ -100,9 +100,7 @@ async def api(policy: Policy = LIBERAL, *, world: World | None = None) -> AsyncI
         log=log,
         ledger=world.ledger,
         rules=world.rules,
-        agent=world.servers,
-        addresses=ADDRESSES,
-        keys=KEYS,
+        pod_logs=world.logs,
         clock=world.clock,
     )
     own = own_session(world, policy)

@@ -79,6 +79,10 @@ async def test_one_session_has_cost_readings_and_log() -> None:
             {"lines": ["line 999", "line 1000"]},
         )
         ask.world.servers.mood(pod.id).has_agent = False
+        # An agent that does not answer any more has told its log before.
+        status, said = await ask.boss("GET", f"/sessions/{ID}/log?lines=2")
+        assert (status, said) == (200, {"lines": ["line 999", "line 1000"]})
+        ask.world.shelf.logs.clear()
         status, refusal = await ask.boss("GET", f"/sessions/{ID}/log")
         assert (status, kind(refusal)) == (502, "no_log")
         status, refusal = await ask.boss("GET", f"/sessions/{session_id(BOB)}/log")
@@ -286,3 +290,14 @@ async def test_recent_prompts_tell_where_they_ran() -> None:
         assert [(one["user"], one["source"]) for one in told["prompts"]] == [("bob", "duty")] * 2
         assert (await ask.boss("GET", "/prompts?before=0"))[1]["prompts"] == []
         assert None in {one["user"] for one in (await ask.boss("GET", "/prompts"))[1]["prompts"]}
+
+
+async def test_the_log_of_a_pod_that_is_gone_is_still_shown() -> None:
+    async with api() as ask:
+        await ask.world.shelf.keep("comfy-gw-gone-a1", ["one", "two", "three"])
+        assert await ask.boss("GET", "/pods/comfy-gw-gone-a1/log?lines=2") == (
+            200,
+            {"lines": ["two", "three"]},
+        )
+        status, refusal = await ask.boss("GET", "/pods/comfy-gw-other-a1/log")
+        assert (status, kind(refusal)) == (404, "no_log")

@@ -262,6 +262,18 @@ class Agent(Protocol):
         ...
 
 
+class LogShelf(Protocol):
+    """Keeps the ends of pods' logs beyond the pods."""
+
+    async def keep(self, pod_name: str, lines: Sequence[str]) -> None:
+        """Replace what is kept of this pod. Raises OSError, and ValueError for what is no name of a pod."""
+        ...
+
+    async def read(self, pod_name: str, lines: int) -> Sequence[str] | None:
+        """The last lines, at most so many; None where nothing is kept. Raises OSError."""
+        ...
+
+
 class AlarmSender(Protocol):
     """Hands alarms to people."""
 

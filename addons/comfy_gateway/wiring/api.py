@@ -67,9 +67,7 @@ def open_api(
         log=log,
         ledger=prompts.ledger,
         rules=base.rules,
-        agent=pods.agent,
-        addresses=settings.pod_addresses,
-        keys=base.keys,
+        pod_logs=pods.logs,
         clock=base.clock,
     )
     described: list[OwnPages | OperatorPages | Stream] = [

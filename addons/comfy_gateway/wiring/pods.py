@@ -3,9 +3,11 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from comfy_gateway.adapters.agent import HttpAgent
 from comfy_gateway.adapters.apprise_sender import AppriseSender
+from comfy_gateway.adapters.log_folder import LogFolder
 from comfy_gateway.adapters.runpod import RunPodOrder, RunPodSdkCloud
 from comfy_gateway.core.life.session import MAY_BILL
 from comfy_gateway.core.money.market import Market
@@ -21,6 +23,7 @@ from comfy_gateway.service.life.farewell import Farewell
 from comfy_gateway.service.life.keeping import Keeping
 from comfy_gateway.service.life.launch import Launch
 from comfy_gateway.service.life.life import Life
+from comfy_gateway.service.life.pod_logs import PodLogs
 from comfy_gateway.service.life.readings import Readings
 from comfy_gateway.service.life.signals import Signals
 from comfy_gateway.service.life.wishes import Wishes
@@ -33,6 +36,9 @@ from comfy_gateway.wiring.ledger import LedgerParts
 from comfy_gateway.wiring.servers import ServerParts
 
 logger = logging.getLogger(__name__)
+
+LOG_TIMEOUT_S: Final = 4.0
+"""For a pod's log: its end waits for it."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ class PodParts:
     alarms: Alarms
     keeping: Keeping
     readings: Readings
-    agent: HttpAgent
+    logs: PodLogs
 
 
 def build_pods(
@@ -103,6 +109,12 @@ def build_pods(
     keeping = Keeping(clock)
     readings = Readings(clock)
     agent = HttpAgent(base.http, AGENT_TIMEOUT_S)
+    logs = PodLogs(
+        agent=HttpAgent(base.http, LOG_TIMEOUT_S),
+        shelf=LogFolder(settings.state_dir / "pod-logs"),
+        addresses=settings.pod_addresses,
+        keys=base.keys,
+    )
     life = Life(
         sessions=sessions,
         launch=Launch(
@@ -129,6 +141,7 @@ def build_pods(
         activity=prompts.activity,
         keeping=keeping,
         readings=readings,
+        logs=logs,
         addresses=settings.pod_addresses,
         keys=base.keys,
         rules=rules,
@@ -149,7 +162,7 @@ def build_pods(
         farewell=Farewell(sessions, endings, vault, is_ending=settings.runpod.terminate_on_exit),
         keeping=keeping,
         readings=readings,
-        agent=agent,
+        logs=logs,
     )
 
 

@@ -29,6 +29,7 @@ from comfy_gateway.service.life.ages import Ages
 from comfy_gateway.service.life.endings import Endings
 from comfy_gateway.service.life.keeping import Keeping
 from comfy_gateway.service.life.launch import Launch
+from comfy_gateway.service.life.pod_logs import PodLogs
 from comfy_gateway.service.life.readings import Readings
 from comfy_gateway.service.life.rules import Rules
 from comfy_gateway.service.life.sessions import Sessions
@@ -103,6 +104,7 @@ class Life:
         activity: Activity,
         keeping: Keeping,
         readings: Readings,
+        logs: PodLogs,
         addresses: PodAddresses,
         keys: Keys,
         rules: Rules,
@@ -127,6 +129,7 @@ class Life:
         self._activity = activity
         self._keeping = keeping
         self._readings = readings
+        self._logs = logs
         self._addresses = addresses
         self._keys = keys
         self._rules = rules
@@ -344,6 +347,8 @@ class Life:
         while not self._obey(session.user):
             sample, _reason = await self._sample(pod)
             self._readings.note(pod.name, sample)
+            if sample is not None:
+                await self._logs.note(pod)  # a pod that vanishes is asked nothing any more
             mute = 0 if await self._answers(pod, sample) else mute + 1
             if mute == QUICK_LOOKS and (gone := await self._why_gone(pod)) is not None:
                 self._move(session.user, Event.VANISHED, gone)
@@ -455,6 +460,7 @@ class Life:
 
     async def _terminate(self, session: Session, pod: Pod) -> None:
         assert pod.pod_id is not None
+        await self._logs.note(pod)
         if session.state is not State.ABANDONING:  # that one never served, and has made nothing
             # Also without a drain before: ComfyUI may have died, and the agent still hands its files out.
             await self._complete(pod, GONE_S)

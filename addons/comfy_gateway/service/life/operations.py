@@ -7,19 +7,18 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from comfy_gateway.core.errors import AgentUnavailable
-from comfy_gateway.core.keys import Keys
 from comfy_gateway.core.life import own_pod
 from comfy_gateway.core.life.own_pod import Policy
 from comfy_gateway.core.life.session import Event, Session, State
 from comfy_gateway.core.people.users import UserId
-from comfy_gateway.core.pods.pod_address import PodAddresses
-from comfy_gateway.core.ports import Agent, Clock
+from comfy_gateway.core.ports import Clock
 from comfy_gateway.core.requests.refusals import Refusal
 from comfy_gateway.core.requests.upstream import Source
 from comfy_gateway.service.life.bursts import Bursts
 from comfy_gateway.service.life.event_log import EventLog
 from comfy_gateway.service.life.keeping import Keeping
 from comfy_gateway.service.life.life import Life
+from comfy_gateway.service.life.pod_logs import PodLogs
 from comfy_gateway.service.life.readings import Reading, Readings
 from comfy_gateway.service.life.rules import Rules
 from comfy_gateway.service.life.sessions import Sessions
@@ -28,6 +27,9 @@ from comfy_gateway.service.prompts.ledger import Ledger
 
 NO_LOG: Final = Refusal(
     409, "no_log", "There is no pod whose log could be read.", "It has none, or it has not started yet."
+)
+NO_KEPT_LOG: Final = Refusal(
+    404, "no_log", "No log of such a pod is kept.", "Names of pods are those of /events and of the costs."
 )
 ANYBODYS: Final = Policy(may_promote=True)
 """Operators may promote whatever the users' own policy is."""
@@ -78,9 +80,7 @@ class Operations:
         log: EventLog,
         ledger: Ledger,
         rules: Rules,
-        agent: Agent,
-        addresses: PodAddresses,
-        keys: Keys,
+        pod_logs: PodLogs,
         clock: Clock,
     ) -> None:
         self._sessions = sessions
@@ -92,9 +92,7 @@ class Operations:
         self._log = log
         self._ledger = ledger
         self._rules = rules
-        self._agent = agent
-        self._addresses = addresses
-        self._keys = keys
+        self._pod_logs = pod_logs
         self._clock = clock
         self._terminating: dict[UserId, tuple[str, str]] = {}
         """Pods that are not to be drained, by their users, with the cause."""
@@ -167,11 +165,15 @@ class Operations:
         pod = self._sessions.get(user).pod
         if pod is None or pod.pod_id is None:
             return NO_LOG
-        url, token = self._addresses.agent_url(pod.pod_id), self._keys.agent_token(pod.name)
         try:
-            return await self._agent.log(url, token=token, lines=lines)
+            return await self._pod_logs.tail(pod, lines)
         except AgentUnavailable as error:
             return Refusal(502, "no_log", "The log could not be read.", str(error))
+
+    async def kept_log(self, pod_name: str, lines: int) -> Sequence[str] | Refusal:
+        """The last lines that were kept of a pod's log, also when the pod is long gone."""
+        found = await self._pod_logs.kept(pod_name, lines)
+        return NO_KEPT_LOG if found is None else found
 
     def _moved(self, _before: Session, after: Session, _event: Event) -> None:
         wanted = self._terminating.get(after.user)

@@ -125,6 +125,9 @@ class OperatorPages:
                 "/sessions/{id}/log", "session_log", "The end of the pod's log.", self.log_tail, LogSaid, LogQuery,
                 (404, 409, 502),
             ),
+            get(
+                "/pods/{id}/log", "pod_log", "What is kept of a pod's log.", self.kept_log, LogSaid, LogQuery, (404,)
+            ),
             post("promote", "Order a pod for this user.", Nothing, (404, 409, 503)),
             post("drain", "End the pod when what runs there has ended.", Nothing, (404, 409)),
             post("terminate", "End the pod at once.", Nothing, (404, 409)),
@@ -178,6 +181,12 @@ class OperatorPages:
                 )
             )
         return _said(ChartList(until=now, step_s=STEP_S, charts=found))
+
+    async def kept_log(self, request: web.Request) -> web.StreamResponse:
+        """Of a pod that may be gone."""
+        query = asked(request, LogQuery, self._identity_key)
+        found = await self._operations.kept_log(request.match_info["id"], query.lines)
+        return answer(found) if isinstance(found, Refusal) else _said(LogSaid(lines=list(found)))
 
     async def order(self, name: str, request: web.Request) -> web.StreamResponse:
         """Promote, drain, terminate or extend."""
