@@ -55,6 +55,8 @@ class FakeServers:
     """The token that the last probe of a pod or host brought."""
     probes: Counter[str] = field(default_factory=Counter)
     samples: Counter[str] = field(default_factory=Counter)
+    log_lines: Sequence[str] = tuple(f"line {number}" for number in range(1, 1001))
+    """Of every pod's ComfyUI."""
     probe_s: float = 0.0
     """How long a probe takes."""
     asked: str | None = None
@@ -94,10 +96,10 @@ class FakeServers:
         )
 
     async def log(self, url: str, *, token: str, lines: int) -> Sequence[str]:
-        """Numbered lines, where there is an agent."""
+        """The end of them, where there is an agent."""
         if not self.mood(_id_of(Upstream.parse(url).host)).has_agent:
             raise AgentUnavailable("the agent answered 502")
-        return [f"line {number}" for number in range(1, 1001)][-lines:]
+        return self.log_lines[-lines:]
 
     async def version(self, url: str, *, token: str) -> str | None:
         """What the mood says."""

@@ -1,52 +1,16 @@
 """The operator's page in a real Chromium, before the real site over the fakes."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
-
 import pytest
-from playwright.async_api import BrowserContext, Locator, Page, expect
+from playwright.async_api import expect
 
 from comfy_gateway.core.life.session import State
 from comfy_gateway.core.people.roles import Role
 from comfy_gateway.core.people.users import IdKind, UserId
-from tests.e2e.browser import Watch, chromium
-from tests.programs import require_program
-from tests.service.world import ALICE, BOB, World
-from tests.site.api_stand import BOSS, Api, api, kind
+from tests.service.world import ALICE, BOB
+from tests.site.api_stand import BOSS, api, kind
+from tests.site.operators_stand import operators_page
 
 pytestmark = [pytest.mark.chromium, pytest.mark.timeout(120)]
-
-
-@dataclass
-class Seen:
-    """A page, and what is behind it."""
-
-    ask: Api
-    world: World
-    context: BrowserContext
-    page: Page
-    watch: Watch
-
-    async def pass_time(self, seconds: float = 2) -> None:
-        await self.world.clock.advance(seconds)
-
-    def row(self, user: str) -> Locator:
-        return self.page.locator("#session-rows tr").filter(has=self.page.locator(f"b:text-is('{user}')"))
-
-
-@asynccontextmanager
-async def operators_page(world: World | None = None, **looks: Any) -> AsyncIterator[Seen]:
-    """Opened by an operator; ``looks`` are those of the browser."""
-    async with api(world=world) as ask, chromium(require_program("chromium")) as browser:
-        context = await browser.new_context(**({"viewport": {"width": 1400, "height": 900}} | looks))
-        # The hooks' own headers: there is no mitmproxy between these two.
-        await context.set_extra_http_headers(ask.headers(BOSS, Role.OPERATOR))
-        page = await context.new_page()
-        seen = Seen(ask, ask.world, context, page, Watch(page))
-        await page.goto(f"{ask.url}/gateway/")
-        yield seen
 
 
 async def test_operators_alone_get_the_page_and_its_files() -> None:

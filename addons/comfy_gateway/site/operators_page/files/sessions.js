@@ -98,13 +98,14 @@ export class Sessions {
     put(cells.kind, session.kind === "named" ? "" : session.kind);
     put(cells.state, session.state);
     put(cells.since, session.since ? span(since(session.since)) : "");
-    put(cells.gpu, session.gpu ?? (session.pod ? "GPU not known yet" : "–"));
-    put(cells.pod, session.pod ?? "shared server");
+    put(cells.gpu, session.pod ? session.gpu ?? "GPU not known yet" : "Shared server");
+    put(cells.pod, session.pod ?? "");
     put(cells.use, percent(session.utilization_percent));
     put(cells.queue, session.queue === null ? "–" : String(session.queue));
     put(cells.cost, dollars(costSoFar(session)));
     put(cells.rate, session.cost_per_hour_usd === null ? "" : `${dollars(session.cost_per_hour_usd)}/h`);
     put(cells.why, this.why(session));
+    put(cells.prompts, session.prompts ? `${session.prompts} unfinished` : "");
     put(cells.idle, this.idle(session));
     const hour = this.hours.of(id);
     draw(cells["use-chart"], hour?.use, 100);
@@ -115,7 +116,7 @@ export class Sessions {
   why(session) {
     const words = session.verdict ?? session.cause ?? "";
     if (words) return session.state === "ready" && session.verdict ? `kept: ${words}` : words;
-    return session.prompts ? `${session.prompts} unfinished on the shared server` : "";
+    return session.prompts ? "no private pod" : "";
   }
 
   idle(session) {
