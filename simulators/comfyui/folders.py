@@ -1,10 +1,14 @@
 """Where the server keeps its files, and which names may reach them (folder_paths.py)."""
 
+import asyncio
 import mimetypes
 import os
 import shutil
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 mimetypes.add_type("image/webp", ".webp")  # server.py:145
 TYPES = ("output", "input", "temp")
@@ -18,6 +22,7 @@ class Folders:
     input: Path
     temp: Path
     user: Path
+    _writes: set["asyncio.Future[Any]"] = field(default_factory=set, compare=False, repr=False)
 
     @classmethod
     def in_(cls, base: Path) -> "Folders":
@@ -31,6 +36,24 @@ class Folders:
     def wipe_temp(self) -> None:
         shutil.rmtree(self.temp, ignore_errors=True)
         self.temp.mkdir(parents=True, exist_ok=True)
+
+    async def write[**P, T](self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Have ``work`` write here in a thread. A caller that is cancelled leaves it running: see ``settled``."""
+        loop = asyncio.get_running_loop()
+        writing = loop.run_in_executor(None, partial(work, *args, **kwargs))
+        self._writes.add(writing)
+        writing.add_done_callback(self._written)
+        return await asyncio.shield(writing)
+
+    async def settled(self) -> None:
+        """Return when no thread writes here any more. Whoever could begin to must have ended."""
+        while self._writes:
+            await asyncio.wait(set(self._writes))
+
+    def _written(self, writing: "asyncio.Future[Any]") -> None:
+        self._writes.discard(writing)
+        if not writing.cancelled():
+            writing.exception()  # whoever still waits has it; of one that nobody waits for nobody need hear
 
     def of_type(self, kind: str) -> Path | None:
         """The folder that `type=output|input|temp` names, or None for another word."""

@@ -1,6 +1,5 @@
 """Nodes that write files into the output or the temp folder."""
 
-import asyncio
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,21 +24,21 @@ async def _preview_image(work: Work, inputs: Inputs) -> Result:
 
 async def _saved(work: Work, images: Images, kind: str, prefix: str) -> Result:
     root = work.folders.output if kind == "output" else work.folders.temp
-    saved = await asyncio.to_thread(save_numbered, images, root, prefix, work.server, work.metadata)
+    saved = await work.folders.write(save_numbered, images, root, prefix, work.server, work.metadata)
     ui = {"images": [{"filename": name, "subfolder": subfolder, "type": kind} for name, subfolder in saved]}
     return Result(ui=ui)
 
 
 async def _save_bytes(work: Work, inputs: Inputs) -> Result:
     size_bytes = inputs["size_bytes"]
-    place = await asyncio.to_thread(series, work.folders.output, inputs["filename_prefix"])
+    place = await work.folders.write(series, work.folders.output, inputs["filename_prefix"])
     filename = place.filename(0, ".mp4")
     blocks = big_file_blocks(work.server, inputs["seed"], size_bytes)
     written_bytes = 0
-    with await asyncio.to_thread(_opened, place.folder / filename) as file:
+    with await work.folders.write(_opened, place.folder / filename) as file:
         while True:
             await work.step()
-            count_bytes = await asyncio.to_thread(_write_some, file, blocks)
+            count_bytes = await work.folders.write(_write_some, file, blocks)
             if not count_bytes:
                 break
             written_bytes += count_bytes

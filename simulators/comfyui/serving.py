@@ -8,6 +8,7 @@ from aiohttp import web
 
 from simulators.comfyui.simulator import ComfySimulator
 from simulators.comfyui.sockets import MOST_BODY_BYTES
+from simulators.runner import Runner
 
 SHUTDOWN_S = 0.5
 
@@ -31,11 +32,10 @@ async def serve(
         root = web.Application(client_max_size=MOST_BODY_BYTES)
         root.add_subapp(f"/{path}", app)
         app = root
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S)
+    runner = Runner(app, access_log=None, shutdown_timeout=SHUTDOWN_S)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port).start()
-        bound = runner.addresses[0][1]
+        bound = await runner.listen(host, port)
         yield Served(f"http://{host}:{bound}/{path}/" if path else f"http://{host}:{bound}/", bound)
     finally:
         await runner.cleanup()

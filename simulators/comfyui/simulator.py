@@ -199,6 +199,8 @@ class _Life:
         for task in tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        # A thread cannot be cancelled: what it still writes would come up in the folder that is being removed.
+        await self.folders.settled()
         if self._own_dir is not None:
             await asyncio.to_thread(shutil.rmtree, self._own_dir)
 

@@ -66,7 +66,7 @@ class UploadRoutes:
         if path is None:
             raise web.HTTPBadRequest(text="")
         async with self._one_at_a_time:
-            name = await asyncio.to_thread(_stored, root, subfolder, image, form, write)
+            name = await self._folders.write(_stored, root, subfolder, image, form, write)
         return web.json_response({"name": name, "subfolder": subfolder, "type": kind})
 
     def _write_masked(self, body: bytes, path: Path, form: Form) -> None:

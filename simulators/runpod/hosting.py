@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
-from aiohttp import web
 
 from simulators.comfyui import ComfySimulator
 from simulators.comfyui.folders import Folders
+from simulators.runner import Runner
 from simulators.runpod.agent_outputs import Outputs
 from simulators.runpod.agent_process import AgentProcess
 from simulators.runpod.agent_uploads import Uploads
@@ -50,7 +50,7 @@ class Hosting:
     def __init__(self, borrowed: Borrowed | None = None) -> None:
         """Every pod shows the ``borrowed`` ComfyUI, where there is one."""
         self._borrowed = borrowed
-        self._runners: dict[ComfySimulator, web.AppRunner] = {}
+        self._runners: dict[ComfySimulator, Runner] = {}
         self._urls: dict[ComfySimulator, str] = {}
         self._born_ns: dict[ComfySimulator, int] = {}
         self._memories: dict[ComfySimulator, AgentMemory] = {}
@@ -81,12 +81,11 @@ class Hosting:
         comfy = pod.comfy
         async with self._starting:
             if comfy not in self._urls:
-                runner = web.AppRunner(comfy.app(), access_log=None, shutdown_timeout=SHUTDOWN_S)
+                runner = Runner(comfy.app(), access_log=None, shutdown_timeout=SHUTDOWN_S)
                 await runner.setup()
                 self._runners[comfy] = runner
                 self._born_ns[comfy] = time.time_ns() - CLOCK_TICK_NS
-                await web.TCPSite(runner, "127.0.0.1", 0, backlog=128).start()
-                self._urls[comfy] = f"http://127.0.0.1:{runner.addresses[0][1]}"
+                self._urls[comfy] = f"http://127.0.0.1:{await runner.listen('127.0.0.1', 0)}"
         return self._urls[comfy]
 
     def runs(self, pod: SimPod) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from simulators.runner import Runner
 from simulators.runpod.admin import Admin
 from simulators.runpod.api import GraphQLApi
 from simulators.runpod.cloud import RunPodSimulator
@@ -76,11 +77,10 @@ async def serve(
 
     At the end open calls are broken off and the pods' servers stop; the cloud's records stay readable.
     """
-    runner = web.AppRunner(make_app(cloud, limits), access_log=None, shutdown_timeout=SHUTDOWN_S)
+    runner = Runner(make_app(cloud, limits), access_log=None, shutdown_timeout=SHUTDOWN_S)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port, backlog=BACKLOG).start()
-        served = Served(host, runner.addresses[0][1])
+        served = Served(host, await runner.listen(host, port, backlog=BACKLOG))
         cloud.api_base = served.api_base
         yield served
     finally:

@@ -1,13 +1,16 @@
 """How a simulated ComfyUI dies, hangs, forgets and comes back, and what its folders keep."""
 
 import asyncio
+import contextlib
+import socket
+import threading
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
-from simulators.comfyui import ComfySimulator, big_file_blocks, big_file_sha256
+from simulators.comfyui import ComfySimulator, big_file_blocks, big_file_sha256, serve
 from tests.simulators.comfy_client import (
     DEADLINE_S,
     Duty,
@@ -209,3 +212,40 @@ async def test_a_big_file_can_be_interrupted_while_it_grows(duty: Duty) -> None:
     await eventually(grows)
     assert await duty.post("interrupt", {}) == 200
     assert (await duty.ended("big"))["status"]["messages"][-1][0] == "execution_interrupted"
+
+
+async def test_its_own_folder_goes_only_when_no_thread_writes_there_any_more() -> None:
+    """A cancelled upload or node leaves its thread running, which a test cannot make slow enough by itself."""
+    sim, began, may_write = ComfySimulator(), threading.Event(), threading.Event()
+
+    def write(path: Path) -> None:
+        began.set()
+        may_write.wait(DEADLINE_S)
+        path.write_bytes(b"late")
+
+    async with serve(sim):
+        output = sim.folders.output
+        writer = asyncio.ensure_future(sim.folders.write(write, output / "late.png"))
+        await asyncio.to_thread(began.wait, DEADLINE_S)
+        writer.cancel()
+        asyncio.get_running_loop().call_later(0.2, may_write.set)
+    assert may_write.is_set()
+    assert not output.parent.exists()
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_connection_accepted_while_it_stops_is_closed_too(turns: int) -> None:
+    """By turns of the loop between the connection and the end; tasks begin a turn later than in other tests."""
+    loop = asyncio.get_running_loop()
+    factory = loop.get_task_factory()
+    loop.set_task_factory(None)
+    try:
+        async with serve(ComfySimulator()) as served:
+            client = socket.create_connection(("127.0.0.1", served.port))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+        client.settimeout(DEADLINE_S)
+        with client, contextlib.suppress(ConnectionResetError):
+            assert await asyncio.to_thread(client.recv, 1) == b""
+    finally:
+        loop.set_task_factory(factory)
