@@ -90,8 +90,10 @@ async def test_a_restart_is_a_death_and_a_life(duty: Duty) -> None:
 async def test_a_wedged_node_cannot_be_interrupted(duty: Duty) -> None:
     duty.sim.mood.wedged = True
     # Events of a prompt without a client are told to everybody, also to the page that opens next.
-    await duty.prompt(saved(), prompt_id="stuck", client_id="elsewhere")
-    await duty.running("stuck")
+    async with duty.listen("elsewhere") as page:
+        await duty.prompt(saved(), prompt_id="stuck", client_id="elsewhere")
+        # It stands in the queue as running before its first node does, and can still be interrupted in between.
+        await page.until("executing")
     await duty.prompt(saved(1), prompt_id="behind", client_id="elsewhere")
     assert await duty.post("interrupt", {}) == 200
     async with duty.listen("me") as page:
