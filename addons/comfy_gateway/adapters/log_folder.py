@@ -40,8 +40,11 @@ class LogFolder:
         part = self._folder / f".{pod_name}.part"
         part.touch(mode=0o600)
         part.write_text(text, "utf-8", "replace")
-        part.replace(self._folder / f"{pod_name}.log")
-        self._forget_oldest()
+        log = self._folder / f"{pod_name}.log"
+        is_new = not log.exists()
+        part.replace(log)
+        if is_new:  # only then are there more
+            self._forget_oldest()
 
     def _forget_oldest(self) -> None:
         with contextlib.suppress(FileNotFoundError):  # another write has removed it first
