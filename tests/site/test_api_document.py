@@ -112,3 +112,16 @@ async def _drive(ask: Api, user: Any, boss: Any) -> None:
     assert (await call(boss, "operators", "spend")).total_usd > 0
     assert [one.is_home for one in (await call(boss, "operators", "duty")).servers] == [True]
     assert (await call(boss, "operators", "prompts")).prompts == []
+
+
+async def test_the_document_says_whose_id_a_path_takes() -> None:
+    async with api() as ask:
+        told = {
+            path: item["get"]["parameters"][0]["description"]
+            for path, item in ask.document["paths"].items()
+            if path.endswith("/log")
+        }
+        assert told == {
+            f"{API}/sessions/{{id}}/log": "Of a session.",
+            f"{API}/pods/{{id}}/log": "The name of a pod.",
+        }

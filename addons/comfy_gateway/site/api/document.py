@@ -99,7 +99,7 @@ def _path_parameters(one: Operation) -> list[Parameter]:
         "name": "id",
         "in": "path",
         "required": True,
-        "description": "Of a session.",
+        "description": one.id_means,
         "schema": {"type": "string"},
     }
     return [Parameter.model_validate(told)]

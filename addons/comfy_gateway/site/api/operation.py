@@ -14,7 +14,7 @@ type Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """``path`` may have ``{id}`` in it, which is a session's."""
+    """``path`` may have ``{id}`` in it."""
 
     method: str
     path: str
@@ -31,6 +31,8 @@ class Operation:
     """Its query."""
     refusals: tuple[int, ...] = ()
     """Besides 400 and 403."""
+    id_means: str = "Of a session."
+    """What ``{id}`` in the path is."""
 
     @property
     def is_own(self) -> bool:

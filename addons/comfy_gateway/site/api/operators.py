@@ -106,9 +106,18 @@ class OperatorPages:
             says: type[BaseModel],
             asks: type[BaseModel] | None = None,
             refusals: tuple[int, ...] = (),
+            id_means: str = "Of a session.",
         ) -> Operation:
             return Operation(
-                "GET", path, name, summary, for_operators(handle), says, asks=asks, refusals=refusals
+                "GET",
+                path,
+                name,
+                summary,
+                for_operators(handle),
+                says,
+                asks=asks,
+                refusals=refusals,
+                id_means=id_means,
             )
 
         def post(name: str, summary: str, takes: type[BaseModel], refusals: tuple[int, ...]) -> Operation:
@@ -126,7 +135,8 @@ class OperatorPages:
                 (404, 409, 502),
             ),
             get(
-                "/pods/{id}/log", "pod_log", "What is kept of a pod's log.", self.kept_log, LogSaid, LogQuery, (404,)
+                "/pods/{id}/log", "pod_log", "What is kept of a pod's log.", self.kept_log, LogSaid, LogQuery, (404,),
+                "The name of a pod."
             ),
             post("promote", "Order a pod for this user.", Nothing, (404, 409, 503)),
             post("drain", "End the pod when what runs there has ended.", Nothing, (404, 409)),
